@@ -29,6 +29,7 @@ from hearthnet.observability.logs.handler import (
     JsonFormatter,
     JsonHandler,
     Record,
+    is_alone,
     loggers,
     own_roots,
     placed,
@@ -42,10 +43,11 @@ from hearthnet.observability.logs.messages import (
     forget_keys,
     is_any_dropped,
     keep_on,
+    known_messages,
     messages_with_drops,
     text_of,
 )
-from hearthnet.observability.logs.ordinary import is_alone, take_ordinary, write_done
+from hearthnet.observability.logs.ordinary import take_ordinary, write_done
 from hearthnet.observability.logs.set_up import look
 from hearthnet.observability.logs.standard_records import (
     add_fields,
@@ -113,9 +115,10 @@ class Logger(logging.Logger):
     ) -> None:
         """Passes a record on: an ordinary one by its own way, see `logs/ordinary.py`."""
         handler: JsonHandler | None = runtime.handler
+        message = known_messages.get((self.name, level, msg)) if type(msg) is str else None
         if (
-            args or exc_info is not None or stack_info or unknown or handler is None
-            or _get_factory() is not Record or not take_ordinary(handler, self, level, msg, extra)
+            message is None or args or exc_info is not None or stack_info or unknown or handler is None
+            or _get_factory() is not Record or not take_ordinary(handler, self, level, message, extra)
         ):  # fmt: skip
             self._log_any(level, msg, args, exc_info, extra, stack_info, stacklevel + 1, **unknown)
 
@@ -175,9 +178,10 @@ class Logger(logging.Logger):
             self.isEnabledFor(INFO)  # counts what does not come
             return
         handler: JsonHandler | None = runtime.handler
+        message = known_messages.get((self.name, INFO, msg)) if type(msg) is str else None
         if (
-            args or more or handler is None or _get_factory() is not Record
-            or not take_ordinary(handler, self, INFO, msg, extra)
+            message is None or args or more or handler is None or _get_factory() is not Record
+            or not take_ordinary(handler, self, INFO, message, extra)
         ):  # fmt: skip
             self._log_any(INFO, msg, args, extra=extra, stacklevel=stacklevel + 1, **more)
 

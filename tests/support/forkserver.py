@@ -233,14 +233,14 @@ def _say(reply: int, number: int) -> None:
 def _import_all() -> None:
     """Imports what nodes and commands import, also what they import as late as they use it, and starts nothing."""
     import hearthnet
-    from hearthnet.observability.redaction import shapes
+    from hearthnet.observability.redaction import rules
 
     for module in pkgutil.walk_packages(hearthnet.__path__, "hearthnet."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for name in _LATE:
         importlib.import_module(name)
-    shapes.compile_shapes(())  # `re` has these then
+    rules.compile_shapes(())  # `re` has these then
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page

@@ -17,6 +17,7 @@ from orjson import dumps
 
 from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.observability.logs.context_fields import context_fields
+from hearthnet.observability.logs.handler import is_alone
 from hearthnet.observability.logs.messages import (
     MESSAGE_BYTES,
     MS,
@@ -34,8 +35,9 @@ from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
     from hearthnet.observability.logs.handler import JsonHandler
+    from hearthnet.observability.logs.messages import Message
 
-__all__ = ["is_alone", "take_ordinary", "write_done"]
+__all__ = ["take_ordinary", "write_done"]
 
 _SECOND_NS: Final = 1_000_000_000
 _NONE: Final = b"{}"
@@ -43,32 +45,20 @@ _NOWHERE: Final = (None, None, None)
 _NO_IDS: Final = (b"", b"null,null")
 
 
-def is_alone(logger: logging.Logger, handler: logging.Handler) -> bool:
-    """Returns whether a logger's records reach `handler` and no other. Not remembered: any of it may change. 0.2 us."""
-    walked = logger
-    while not (handlers := walked.handlers):
-        if (parent := walked.parent) is None or not walked.propagate:
-            return False
-        walked = parent
-    return len(handlers) == 1 and handlers[0] is handler and (walked.parent is None or not walked.propagate)
-
-
-def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, text: object, extra: object) -> bool:
+def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, message: Message, extra: object) -> bool:
     """Writes and records an ordinary record; returns False, and does nothing, for any other.
 
     Args:
         handler: ours.
         logger: whose record it is, and passes this level on.
         level: the standard library's number.
-        text: the message.
+        message: of `known_messages`.
         extra: the fields, as passed.
     """
     try:
-        message = known_messages.get((logger.name, level, text)) if type(text) is str else None
         if (
-            message is None or message.dropped_rows or message.told or level < handler.level
-            or not is_alone(logger, handler) or logger.filters or handler.filters
-            or context_fields.get() is not None or runtime.journal is not None
+            message.dropped_rows or message.told or level < handler.level or not is_alone(logger, handler)
+            or logger.filters or handler.filters or context_fields.get() is not None or runtime.journal is not None
         ):  # fmt: skip
             return False
         fields = _NONE if extra is None else encode_plain(extra)
@@ -79,12 +69,10 @@ def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, text
         second = now_ns // _SECOND_NS
         if message.second != second:
             message.second, message.lines, message.rows = second, 0, 0
-        is_full = message.lines >= message.ordinary_a_second
-        if is_full or ended_id is not None or (file is not None and file.is_shedding):
+        if message.lines >= message.ordinary_a_second or ended_id or (file is not None and file.is_shedding):
             return False
         line_ids, row_ids = _NO_IDS if trace_id is None else _encoded(trace_id, span_id)
-        message.lines += 1
-        message.rows += 1
+        message.lines, message.rows = message.lines + 1, message.rows + 1
         rest = b"}" if fields == _NONE else b"," + fields[1:]
         stamp = latest[0]
         start, ms = stamp[1] if stamp[0] == second else start_of(second), MS[now_ns // 1_000_000 % 1_000]
@@ -92,29 +80,28 @@ def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, text
         line = line if line.isascii() else one_line(line)
         if file is not None:
             file.write(line, now_ns / 1e9)
-        name, shown_level, notable = message.logger, message.level, message.is_notable
+        name, shown, notable = message.logger, message.level, message.is_notable
         if console is not None and (console.is_talkative or notable):
-            console.show(line, name, shown_level, notable)
+            console.show(line, name, shown, notable)
         recorder, now_us = runtime.recorder, now_ns // 1_000
         number = recorder.next_number()
-        recorder.keep_log(
-            (
-                0,
-                recorder.run_id,
-                number,
-                now_us,
-                shown_level,
-                name,
-                message.text,
-                trace_id,
-                span_id,
-                notable,
-                0,
-                fields,
-                None,
-            ),
-            b"[%d,%d,%b,%b,%d,0,%b,null]" % (number, now_us, message.columns, row_ids, notable, fields),
+        row = (
+            0,
+            recorder.run_id,
+            number,
+            now_us,
+            shown,
+            name,
+            message.text,
+            trace_id,
+            span_id,
+            notable,
+            0,
+            fields,
+            None,
         )
+        payload = b"[%d,%d,%b,%b,%d,0,%b,null]" % (number, now_us, message.columns, row_ids, notable, fields)
+        recorder.keep_log(row, payload)
     except Exception:  # must not raise into the program  # noqa: BLE001
         handler.failures += 1
     return True

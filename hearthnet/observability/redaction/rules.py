@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
 from hearthnet.observability.redaction.names import PLAIN, SECRET, is_meant, judge, looks_random, quick_look, words_of
 from hearthnet.observability.redaction.told import MAX_TOLD, PATH, is_distinct, known, known_here, tell
 
 if TYPE_CHECKING:
-    from hearthnet.observability.redaction.shapes import Shapes
     from hearthnet.observability.redaction.values import Span
 
 __all__ = [
@@ -113,8 +112,6 @@ class Rules:
         """Returns the expressions, compiled on first use: 15 ms, and 12 ms again for other values."""
         with self.lock:
             if self.shapes is None:
-                from hearthnet.observability.redaction.shapes import compile_shapes  # a table of two hundred rows
-
                 self.shapes = compile_shapes({spelling for value in self.secrets for spelling in spellings(value)})
                 self.search, self.search_dotted = self.shapes.all.search, self.shapes.dotted.search
                 self.search_lettered = tuple(expression.search for expression in self.shapes.lettered)
@@ -436,6 +433,65 @@ def _repeats_a_repeat(pattern: str) -> bool:
             return True
         plain = f"{plain[: group.start()]}{'x+' if has_repeat or group[2] else 'x'}{plain[group.end() :]}"
     return False
+
+
+# Rarest in logs first: the order of choice for pivots of registered values.
+_RARITY: Final = {
+    char: place
+    for place, char in enumerate(
+        "\\%+QZXYJVWqK#$^~`|!&*GUzHjBFLORMPDNkECwISATvx;?(){}[]<>yb9g8h7f6p5u4m3d2c0/l1rnsoiate"
+    )
+}
+_ORDINARY: Final = len(_RARITY)  # for unlisted characters: `-`, `_`, `.`, `=`, `:`, space
+_FIRST: Final = "-_JKSIBb"  # pivots of the branches above, used again
+
+
+class Shapes(NamedTuple):
+    """The expression as a whole, for searching, and its parts: a match of one must not hide one of the other.
+
+    `dotted` and `lettered` are no part of `all`: they are for longer texts.
+    """
+
+    all: re.Pattern[str]
+    dotted: re.Pattern[str]
+    lettered: tuple[re.Pattern[str], ...]
+    known: re.Pattern[str]
+    registered: re.Pattern[str] | None
+
+
+def compile_shapes(registered: Collection[str]) -> Shapes:
+    """Returns the expression for the known shapes and these spellings; a match's last group is the secret."""
+    from hearthnet.observability.redaction import shapes  # a table of some two hundred rows
+
+    wanted = sorted(registered, key=len, reverse=True)  # the longest first: one may begin with another
+    pivots = _choose_pivots(wanted)
+    branches: list[str] = []
+    for spelling in wanted:
+        at = min((spelling.index(pivot) for pivot in pivots if pivot in spelling), default=0)
+        head, pivot, tail = spelling[:at], spelling[at], spelling[at + 1 :]
+        behind = f"(?<={re.escape(head + pivot)})" if head else ""
+        branches.append(f"{re.escape(pivot)}{behind}(?P<value_{len(branches)}_{at}>{re.escape(tail)})")
+    return Shapes(
+        all=re.compile("|".join((*branches, *shapes.BRANCHES))),
+        dotted=re.compile(shapes.DOTTED),
+        lettered=tuple(map(re.compile, shapes.LETTERED)),
+        known=re.compile("|".join(shapes.BRANCHES)),
+        registered=re.compile("|".join(branches)) if branches else None,
+    )
+
+
+def _choose_pivots(wanted: list[str]) -> str:
+    """Returns few and rare characters such that each spelling has one: greedily, the most useful first."""
+    pivots = ""
+    waiting = [spelling for spelling in wanted if not set(spelling) & set(_FIRST)]
+    if len(waiting) < len(wanted):
+        pivots = _FIRST
+    while waiting:
+        candidates = {char for spelling in waiting for char in spelling}
+        best = max(candidates, key=lambda char: (sum(char in item for item in waiting), -_RARITY.get(char, _ORDINARY)))
+        pivots += best
+        waiting = [spelling for spelling in waiting if best not in spelling]
+    return pivots
 
 
 def spellings(value: str | bytes) -> set[str]:

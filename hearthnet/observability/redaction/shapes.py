@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable
+from typing import Final
 
 from hearthnet.observability.redaction.vendors import MARKS, VENDORS
 
-__all__ = ["NEXT_ITEM", "Shapes", "compile_shapes"]
+__all__ = ["BRANCHES", "DOTTED", "LETTERED", "NEXT_ITEM"]
 
 _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
@@ -226,60 +226,3 @@ def _joined(pivot: str, expressions: Iterable[str]) -> str:
 
 
 BRANCHES, DOTTED = _known_branches()
-
-
-# Rarest in logs first: the order of choice for pivots of registered values.
-_RARITY: Final = {
-    char: place
-    for place, char in enumerate(
-        "\\%+QZXYJVWqK#$^~`|!&*GUzHjBFLORMPDNkECwISATvx;?(){}[]<>yb9g8h7f6p5u4m3d2c0/l1rnsoiate"
-    )
-}
-_ORDINARY: Final = len(_RARITY)  # for unlisted characters: `-`, `_`, `.`, `=`, `:`, space
-_FIRST: Final = "-_JKSIBb"  # pivots of the branches above, used again
-
-
-class Shapes(NamedTuple):
-    """The expression as a whole, for searching, and its parts: a match of one must not hide one of the other.
-
-    `dotted` and `lettered` are no part of `all`: they are for longer texts.
-    """
-
-    all: re.Pattern[str]
-    dotted: re.Pattern[str]
-    lettered: tuple[re.Pattern[str], ...]
-    known: re.Pattern[str]
-    registered: re.Pattern[str] | None
-
-
-def compile_shapes(registered: Collection[str]) -> Shapes:
-    """Returns the expression for the known shapes and these spellings; a match's last group is the secret."""
-    wanted = sorted(registered, key=len, reverse=True)  # the longest first: one may begin with another
-    pivots = _choose_pivots(wanted)
-    branches: list[str] = []
-    for spelling in wanted:
-        at = min((spelling.index(pivot) for pivot in pivots if pivot in spelling), default=0)
-        head, pivot, tail = spelling[:at], spelling[at], spelling[at + 1 :]
-        behind = f"(?<={re.escape(head + pivot)})" if head else ""
-        branches.append(f"{re.escape(pivot)}{behind}(?P<value_{len(branches)}_{at}>{re.escape(tail)})")
-    return Shapes(
-        all=re.compile("|".join((*branches, *BRANCHES))),
-        dotted=re.compile(DOTTED),
-        lettered=tuple(map(re.compile, LETTERED)),
-        known=re.compile("|".join(BRANCHES)),
-        registered=re.compile("|".join(branches)) if branches else None,
-    )
-
-
-def _choose_pivots(wanted: list[str]) -> str:
-    """Returns few and rare characters such that each spelling has one: greedily, the most useful first."""
-    pivots = ""
-    waiting = [spelling for spelling in wanted if not set(spelling) & set(_FIRST)]
-    if len(waiting) < len(wanted):
-        pivots = _FIRST
-    while waiting:
-        candidates = {char for spelling in waiting for char in spelling}
-        best = max(candidates, key=lambda char: (sum(char in item for item in waiting), -_RARITY.get(char, _ORDINARY)))
-        pivots += best
-        waiting = [spelling for spelling in waiting if best not in spelling]
-    return pivots

@@ -19,15 +19,14 @@ from support.waiting import cpu_s
 
 from hearthnet.observability.logging import install_sinks
 from hearthnet.observability.redaction import rules as redaction
-from hearthnet.observability.redaction import shapes
 from hearthnet.observability.redaction.rules import (
     REDACTED,
+    _choose_pivots,
     is_worth_registering,
     needs_scrub,
     scrub,
     spellings,
 )
-from hearthnet.observability.redaction.shapes import _choose_pivots
 
 # What looks like a secret, or like its name, and is none: it must come out as it went in.
 PLAIN = [
@@ -425,15 +424,15 @@ def test_pivots_are_few():
 def test_text_looked_at_while_the_expression_is_compiled_does_not_wait(monkeypatch):
     """A signal handler, or a finalizer, logs in the millisecond that compiling takes: it is scrubbed all the same."""
     redaction.register_secrets(["correct horse battery"])
-    compiling = shapes.compile_shapes
+    compiling = redaction.compile_shapes
     seen = []
 
     def interrupted(values):
-        monkeypatch.setattr(shapes, "compile_shapes", compiling)
+        monkeypatch.setattr(redaction, "compile_shapes", compiling)
         seen.append(scrub("inner: correct horse battery"))
         return compiling(values)
 
-    monkeypatch.setattr(shapes, "compile_shapes", interrupted)
+    monkeypatch.setattr(redaction, "compile_shapes", interrupted)
     outer = threading.Thread(target=lambda: seen.append(scrub("outer: correct horse battery")), daemon=True)
     outer.start()
     outer.join(10)
