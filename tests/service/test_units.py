@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.programs_of import script
 
 from hearthnet.errors import HearthNetError
 from hearthnet.forensics.verdict import RESTART_LOOP_RUNS, RESTART_LOOP_US
+from hearthnet.notify.kept import UNIT_FOLDER
 from hearthnet.service.units import DOCTOR, NODE, TIMER, Layout, is_as_written, listed, units_of, value_of, words
 
 ODD = "a b%c$d'e\"f\\g;#é"
@@ -175,3 +177,30 @@ def test_edited_unit_is_recognised(tmp_path):
         "# x\n" + text,
     ):
         assert not is_as_written(edited)
+
+
+@pytest.mark.parametrize(
+    ("result", "is_told"), [("success", False), ("timeout", True), ("exit-code", True), ("", True)]
+)
+def test_doctor_that_could_not_run_is_told_of(tmp_path, result, is_told):
+    """Once systemd has ended it, whatever is in the paths."""
+    folder = tmp_path / ODD
+    folder.mkdir()
+    program = script(folder / "hearthnet", f"printf '%s\\n' \"$@\" > '{tmp_path}/got'")
+    odd_program = tmp_path / ODD_PROGRAM
+    odd_program.symlink_to(program)
+    doctor = units_of(layout(tmp_path, program=(str(odd_program),), config=folder / "config.toml"))[DOCTOR]
+    command = [word.replace("%%", "%") for word in shlex.split(value_of(doctor, "ExecStopPost").removeprefix(":"))]
+    subprocess.run(command, env={**os.environ, "SERVICE_RESULT": result}, check=True)
+
+    expected = ["doctor", "--notify", "--failed", "--config", str(folder / "config.toml")]
+    assert (tmp_path / "got").exists() is is_told
+    assert not is_told or (tmp_path / "got").read_text().splitlines() == expected
+
+
+def test_doctor_has_a_folder_that_outlives_its_runs(tmp_path):
+    """For what was told while the data folder cannot be written; the notifier knows its path."""
+    doctor = units_of(layout(tmp_path))[DOCTOR]
+
+    assert f"/run/{value_of(doctor, 'RuntimeDirectory')}" == str(UNIT_FOLDER)
+    assert (value_of(doctor, "RuntimeDirectoryMode"), value_of(doctor, "RuntimeDirectoryPreserve")) == ("0700", "yes")

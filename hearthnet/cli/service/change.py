@@ -16,7 +16,7 @@ from hearthnet.checks.probes.lock_owner import live_nodes
 from hearthnet.cli.main import print_json, printable
 from hearthnet.errors import HearthNetError
 from hearthnet.service.install import Change, carry_out, make_folders, plan
-from hearthnet.service.layout import Found, missing_variables, of_machine, of_user
+from hearthnet.service.layout import Found, is_read_by_others, missing_variables, of_machine, of_user
 from hearthnet.service.manager import LINGER, Manager, unit_folder
 from hearthnet.service.units import NODE, TIMER, units_of
 
@@ -150,6 +150,8 @@ def _hints(found: Found, *, is_started: bool) -> list[str]:
         hints.append(f"it ends when you log out, and starts when you log in, until: loginctl enable-linger {name}")
     if unset := missing_variables(found):
         hints.append(f"the service has no {', '.join(unset)}: write NAME=value into {found.layout.environment_file}")
+    if is_read_by_others(found.layout.environment_file):
+        hints.append(f"other users can read the service's keys: chmod 600 {found.layout.environment_file}")
     if is_started:
         user = "" if found.layout.is_system else "--user "
         hints.append(f"its log: journalctl {user}-u hearthnet -f")

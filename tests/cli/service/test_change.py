@@ -287,4 +287,63 @@ def test_machine_service_has_the_paths_of_its_user(tmp_path, capsys, monkeypatch
     assert f"ReadWritePaths={keys} /srv/n /srv/log" in text
     assert f"User={account.pw_name}" in text
     assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in text
-    assert "EnvironmentFile=-/srv/n/environment" in text
+    # Not one in the user's folder: systemd reads it as root, and a link there could lead to any file.
+    assert "EnvironmentFile=-/etc/hearthnet/nobody.env\n" in text
+
+
+def asked_as_nobody(tmp_path, monkeypatch, body):
+    """Installs for `nobody`, with a program that runs this; returns the exit code."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    program = script(tmp_path / "hearthnet", body)
+    program.chmod(0o755)
+    monkeypatch.setattr("hearthnet.service.layout.own_program", lambda: (str(program),))
+    monkeypatch.setattr("hearthnet.service.layout.MACHINE_FOLDER", tmp_path / "etc")
+    return _run(["service", "install", "--system", "--dry-run", "--run-as", "nobody"])
+
+
+def test_variables_of_the_machines_file_are_those_of_the_service(tmp_path, capsys, monkeypatch):
+    """The settings are read with them, as by the service; a missing one is named with its file."""
+    body = (
+        '[ "$NTFY_URL" = "https://x y" ] || { echo "error: f: the environment has no NTFY_URL" >&2; exit 1; }; echo {}'
+    )
+    assert asked_as_nobody(tmp_path, monkeypatch, body) == 1
+    err = capsys.readouterr().err
+    assert "the service would have no NTFY_URL" in err
+    assert f"hint: write NTFY_URL=value into {tmp_path}/etc/nobody.env, which root alone may read (mode 0600)" in err
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "nobody.env").write_text("# mine\n;X=1\n\nNTFY_URL = 'https://x y'\n")
+
+    assert asked_as_nobody(tmp_path, monkeypatch, body) == 1
+    assert "it prints no settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "printed",
+    ['{"settings": 1}', "[]", '{"settings": [{"key": "x"}]}', '{"file": "/x", "settings": [], "port": []}', "null"],
+)
+def test_program_that_prints_something_else_is_refused(tmp_path, capsys, monkeypatch, printed):
+    """What another user's program says is not trusted to have a form."""
+    assert asked_as_nobody(tmp_path, monkeypatch, f"echo '{printed}'") == 1
+    assert "user nobody cannot use" in capsys.readouterr().err
+
+
+def test_keys_that_others_can_read_are_named(node, home, systemctl, capsys):
+    """Those of the service, in its file of variables."""
+    path = home / ".config" / "hearthnet" / "environment"
+    path.write_text("KEY=1\n")
+    path.chmod(0o644)
+    service("install", "--yes")
+    assert f"hint: other users can read the service's keys: chmod 600 {path}" in capsys.readouterr().err
+    path.chmod(0o600)
+    service("install", "--yes")
+    assert "can read" not in capsys.readouterr().err
+
+
+def test_variables_that_settings_name_are_missing_too(node, systemctl, capsys):
+    """As the token's of a webhook."""
+    _run(["config", "set", "doctor.webhook_token_env", "NTFY_TOKEN"])
+    service("install", "--yes")
+    assert "the service has no NTFY_TOKEN" in capsys.readouterr().err
