@@ -36,6 +36,7 @@ __all__ = [
     "name_new",
     "open_file",
     "open_regular",
+    "owner_of",
     "private_temporary",
     "read_in",
     "read_regular",
@@ -143,6 +144,14 @@ def foreign(path: str | os.PathLike[str]) -> Foreign | None:
     # Only files of that owner, and no target of a link: a folder may have changed when the command runs.
     command = f"sudo chown {recursively}-h --from={owner} {me} {shlex.join(map(str, places))}"
     return Foreign(f"{which} belongs to {name}", command)
+
+
+def owner_of(path: Path) -> int | None:
+    """Returns the user that a file belongs to; None if there is none."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
 
 
 def is_accessible(path: Path) -> bool:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, Self
 
-from hearthnet.files import exact_folder, lock_folder, locked_folder, read_in, replace_in
+from hearthnet.files import exact_folder, lock_folder, locked_folder, owner_of, read_in, replace_in
 
 __all__ = ["STATE_FILE", "Kept"]
 
@@ -118,17 +118,11 @@ class Kept:
 
 def _places() -> Iterator[Path]:
     """Yields where the other folder may be."""
+    me = os.geteuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/") and _is_own(Path(runtime)):
+    if runtime.startswith("/") and owner_of(Path(runtime)) == me:
         yield Path(runtime, _NAME)
-    if _is_own(UNIT_FOLDER):
+    if owner_of(UNIT_FOLDER) == me:
         yield UNIT_FOLDER
     base = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
-    yield base / f"{_NAME}-{os.geteuid()}"
-
-
-def _is_own(folder: Path) -> bool:
-    try:
-        return folder.stat().st_uid == os.geteuid()
-    except OSError:
-        return False
+    yield base / f"{_NAME}-{me}"

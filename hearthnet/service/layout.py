@@ -83,7 +83,12 @@ def of_user(config: Path | None) -> Found:
         )
     settings = default_path() if config is None else config.absolute()
     variables = [(name, os.environ[name]) for name in _XDG if os.environ.get(name)]
-    account = pwd.getpwuid(os.geteuid())
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise HearthNetError(
+            f"user {os.geteuid()} has no account on this machine, and so no service", hint="hearthnet run"
+        ) from None
     layout = Layout(
         own_program(), None if config is None else settings, settings.parent / ENVIRONMENT_FILE,
         _outermost(_folders(where)), where.host, where.port, None, Path.home(), variables,
@@ -174,7 +179,7 @@ def _ask(account: pwd.struct_passwd, command: Sequence[str], environment_file: P
     try:
         done = subprocess.run(  # noqa: S603  # this program
             command, env=environment, cwd="/", capture_output=True, timeout=_TIMEOUT_S, check=False,
-            stdin=subprocess.DEVNULL, **rights,
+            stdin=subprocess.DEVNULL, start_new_session=True, **rights,  # without root's terminal
         )  # fmt: skip
         shown = orjson.loads(done.stdout) if done.returncode == 0 else None
     except (OSError, subprocess.SubprocessError) as error:

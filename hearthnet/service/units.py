@@ -250,6 +250,7 @@ def _hardening(layout: Layout) -> Iterator[str]:
         "ProtectClock=yes",
         "ProtectControlGroups=yes",
         "ProtectHostname=yes",
+        "ProtectKernelLogs=yes",
         "ProtectKernelModules=yes",
         "ProtectKernelTunables=yes",
     )
@@ -284,10 +285,11 @@ def _doctor(layout: Layout) -> Iterator[str]:
         "Nice=10",
         "UMask=0077",
         "# Fewer restrictions than the node: sendmail and a command of yours may need privileges, and own folders.",
-        "LockPersonality=yes",
+        "# Most others, such as LockPersonality, imply NoNewPrivileges for a user: Postfix could not drop a mail.",
     )
     if layout.is_system:
         yield "ProtectSystem=full"
+        yield "ProtectControlGroups=yes"
 
 
 def _timer() -> Iterator[str]:

@@ -72,12 +72,12 @@ def change(path: Path | None, name: str, text: str | None) -> Changed:
     return Changed(source, before, tomllib.loads(new).get(section, {}).get(key), remaining)
 
 
-def _owner(folder: int, name: str) -> tuple[int, int] | None:
-    """Returns whose the file is: the node's user could not read one of root's any more."""
+def _owner(folder: int, name: str) -> tuple[int, int]:
+    """Returns whose the file is, or else the folder: the node's user could not read one of root's."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return None
+        status = os.fstat(folder)
     return status.st_uid, status.st_gid
 
 

@@ -21,6 +21,15 @@ ODD = "a b%c$d'e\"f\\g;#é"
 ODD_PROGRAM = "a b%c$d;#é"  # systemd refuses quotes and backslashes in the path of a program
 
 
+# Settings that take from a user's processes what a program's set-user-ID bit would give them (systemd.exec(5)).
+NO_NEW_PRIVILEGES = {
+    "NoNewPrivileges", "DynamicUser", "LockPersonality", "MemoryDenyWriteExecute", "PrivateDevices", "ProtectClock",
+    "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "RestrictAddressFamilies",
+    "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "SystemCallArchitectures", "SystemCallFilter",
+    "SystemCallLog", "PrivateUsers",
+}  # fmt: skip
+
+
 def layout(tmp_path, **changes):
     """The layout of a node in a folder, as of a service of the machine."""
     folder = tmp_path.parent / ODD_PROGRAM
@@ -160,7 +169,8 @@ def test_doctor_is_started_by_its_timer(tmp_path):
 
     assert value_of(units[DOCTOR], "ExecStart").endswith("doctor --quiet --notify")
     assert value_of(units[DOCTOR], "SuccessExitStatus") == "1"
-    assert value_of(units[DOCTOR], "NoNewPrivileges") is None
+    names = {line.partition("=")[0] for line in units[DOCTOR].splitlines()}
+    assert names.isdisjoint(NO_NEW_PRIVILEGES)
     assert value_of(units[TIMER], "OnUnitInactiveSec") == "15min"
 
 
@@ -204,3 +214,18 @@ def test_doctor_has_a_folder_that_outlives_its_runs(tmp_path):
 
     assert f"/run/{value_of(doctor, 'RuntimeDirectory')}" == str(UNIT_FOLDER)
     assert (value_of(doctor, "RuntimeDirectoryMode"), value_of(doctor, "RuntimeDirectoryPreserve")) == ("0700", "yes")
+
+
+@pytest.mark.parametrize(("user", "exposure"), [("hearthnet", 2.0), (None, 6.5)])
+def test_exposure_of_the_node_is_as_documented(tmp_path, user, exposure):
+    """By systemd's own score, of 0 to 10."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    srv = Path("/srv/n")
+    path = tmp_path / NODE
+    made = layout(tmp_path, user=user, home=srv, folders=[srv], program=("/usr/bin/env",), environment_file=srv)
+    path.write_text(units_of(made)[NODE], "utf-8")
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={int(exposure * 10)}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "SYSTEMD_PAGER": ""})
+
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr

@@ -120,6 +120,16 @@ def test_file_of_another_user_stays_theirs(file, monkeypatch):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_new_file_of_root_is_the_folders_owners(home):
+    """As of who calls sudo."""
+    default_path().parent.mkdir(parents=True)
+    os.chown(default_path().parent, 65_534, 65_534)
+    change(None, "transport.port", "7082")
+
+    assert (default_path().stat().st_uid, default_path().stat().st_gid) == (65_534, 65_534)
+
+
 def test_link_to_the_file_stays_a_link(file, tmp_path):
     """As of those who keep their settings elsewhere."""
     moved = tmp_path / "settings.toml"

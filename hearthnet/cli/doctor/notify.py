@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,9 +16,10 @@ from pydantic import ValidationError
 from hearthnet.cli.doctor.ask import NODE_CHECK, Findings, NoSettings
 from hearthnet.cli.main import print_json, printable
 from hearthnet.config import Config, DoctorConfig
-from hearthnet.config_file import expand, read_tree, standard_paths
+from hearthnet.config_file import default_path, expand, read_tree, standard_paths
 from hearthnet.display import counted
 from hearthnet.errors import ConfigError
+from hearthnet.files import owner_of
 from hearthnet.notify.channels import Channel
 from hearthnet.notify.deliver import Delivery, channels_of, deliver, try_out
 from hearthnet.notify.message import one_line
@@ -64,10 +66,14 @@ class Notice:
         if not is_wanted and not options:
             return None
         if isinstance(config, NoSettings):
-            settings, directory = _usable(config.path), standard_paths().data_dir
+            path, settings, directory = config.path, _usable(config.path), standard_paths().data_dir
         else:
             assert config.observability.data_dir is not None
+            path = config.source or default_path()
             settings, directory = config.doctor, config.observability.data_dir
+        if settings.command and os.geteuid() == 0 and owner_of(path) != 0:
+            _note(f"doctor.command is not run by root, because {path} is another user's: run the doctor as that user")
+            settings = settings.model_copy(update={"command": ()})
         channels = [*channels_of(settings), *channels_of(_checked(settings, options))]
         unique = {channel.key: channel for channel in channels}
         return cls(directory, list(unique.values()), settings.notify_level)

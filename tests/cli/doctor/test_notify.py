@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import orjson
@@ -192,7 +193,10 @@ def test_missing_data_folder_is_told_of(node, told, home, capsys):
     assert read() == ["fail"]
     assert not (home / ".local/share/hearthnet").exists()
     err = capsys.readouterr().err
-    assert f"note: the state of the messages cannot be kept in {home}/.local/share/hearthnet: No such file or directory; " in err
+    assert (
+        f"note: the state of the messages cannot be kept in {home}/.local/share/hearthnet: No such file or directory; "
+        in err
+    )
     assert f"until the next boot it is in {home}/hearthnet-doctor" in err
 
 
@@ -232,3 +236,22 @@ def test_token_that_is_missing_is_an_error_before_anything_is_sent(node, capsys,
     assert "has no NTFY_TOKEN; 1 change will be sent with the next run" in capsys.readouterr().err
     monkeypatch.setenv("NTFY_TOKEN", "t0ken-of-ntfy")
     assert _run(["config", "check"]) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root could run the command of another user as root")
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_root_runs_no_command_of_another_user(node, told, capsys, is_broken):
+    """Who may write that user's settings would be root."""
+    program, read = told
+    assert _run(["config", "set", "doctor.command", orjson.dumps([program]).decode()]) == 0
+    if is_broken:
+        default_path().write_text(default_path().read_text() + "[nonsense]\n")
+    os.chown(default_path(), 65_534, 65_534)
+    chmod(node, 0o644)
+    capsys.readouterr()
+
+    assert doctor("--notify") == 1
+    assert read() == []
+    assert "note: doctor.command is not run by root" in capsys.readouterr().err
+    assert doctor("--notify-command", program) == 1
+    assert read() == ["fail"]
