@@ -24,7 +24,7 @@ UNIT_FOLDER: Final = Path("/run/hearthnet-doctor")  # RuntimeDirectory= of the m
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  # each user's own folder in it
 _NAME: Final = "hearthnet-doctor"
 _LOCK_S: Final = 60.0  # a webhook may take its time
-_MAX_BYTES: Final = 4 << 20
+_MAX_BYTES: Final = 16 << 20
 
 
 class Kept:

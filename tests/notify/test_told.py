@@ -184,7 +184,7 @@ def test_file_is_private(runs, tmp_path):
      (b'{"known": {"x": {"name": "x", "status": "fail", "detail": "", "fix": null, "since_s": 1e300, "at_s": 1}},'
      b' "told_s": {}, "pending": {}}'),
      b'{"known": [], "told_s": {}, "pending": {}}', b'{"known": {}, "told_s": {"x": "y"}, "pending": {}}', b"\xff\x00",
-     b'{"version": 2, "known": {}, "told_s": {}, "pending": {}}', b" " * (5 << 20)],
+     b'{"version": 2, "known": {}, "told_s": {}, "pending": {}}', b" " * (17 << 20)],
 )  # fmt: skip
 def test_damaged_file_counts_as_empty(runs, tmp_path, content):
     """So does one of a later version: what fails is told again, which is better than never."""
