@@ -5,6 +5,10 @@ secret, and is within its budget, and its fields can be encoded as they are. Nea
 `handler.JsonHandler.take`, which copes with everything; a property test compares line, row and frame of both.
 
 Line and frame are put together from the same bytes: the fields are encoded once, the message was when it was new.
+
+    CPU time of the caller's thread, the least of 60 rounds; each part by the time saved without it: a record of four
+    fields 7.3 us, of it the system call 1.5 and its file otherwise 0.1, the box 1.0, fields checked and encoded 1.0,
+    whether other handlers get it 0.4, the buffer 0.4, whether its level is logged 0.2. A line of an ended trace 3.7 us.
 """
 
 from __future__ import annotations
