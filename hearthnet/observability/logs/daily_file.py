@@ -135,9 +135,10 @@ class DailyFile:
                 return False
         if self._unchecked >= _CHECK_BYTES or not 0 <= now_s - self._checked_s < _CHECK_S:
             self._check(now_s)
-        # Until then nothing is to be done but to write; never, for a record of another day.
-        is_today = day == self._day and self._checked_s // _DAY_S == day
-        self._until_s = min(self._checked_s + _CHECK_S, (day + 1) * _DAY_S) if is_today else 0.0
+        with self._lock:  # it may be closed meanwhile
+            # Until then nothing is to be done but to write; never, for a record of another day.
+            is_today = day == self._day and self._checked_s // _DAY_S == day
+            self._until_s = min(self._checked_s + _CHECK_S, (day + 1) * _DAY_S) if is_today else 0.0
         return True
 
     def limit(self, max_bytes: int) -> None:
