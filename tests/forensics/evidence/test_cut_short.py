@@ -35,8 +35,8 @@ with FaultFile(data), telemetry.open(config) as t:
     t.flush()
     reader = sqlite3.connect(data / "telemetry.db")
     reader.execute("SELECT count(*) FROM traces").fetchone()
-    (path,) = data.glob(name)
     while True:
+        (path,) = data.glob(name)  # a box that was made whole has another name
         os.truncate(path, size)
         reader.execute("SELECT count(*) FROM traces").fetchone()  # before the writer notices a -shm, and mends it
         with trace.new_trace("llm.chat"):
@@ -94,7 +94,7 @@ def test_bus_error_of_another_file_says_what_it_may_be(tmp_path):
     )
     body += f"path = Path({str(tmp_path / 'other')!r})\npath.write_bytes(bytes(8192))\nfile = path.open('r+b')\n"
     body += "held = mmap.mmap(file.fileno(), 8192)\nos.truncate(path, 0)\nheld[5000]"
-    code = CUT.replace("(path,) = data.glob(name)", body.replace("\n", "\n    "))
+    code = CUT.replace("(path,) = data.glob(name)", body.replace("\n", "\n        "))
     done = forkserver.run([sys.executable, "-c", code, tmp_path, "x", "0"])
     assert done.returncode == -signal.SIGBUS
 
