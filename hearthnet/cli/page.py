@@ -12,6 +12,7 @@ import click
 
 from hearthnet import moments
 from hearthnet.cli.main import config_option, json_option, print_json
+from hearthnet.cli.opening import open_link
 from hearthnet.cli.options import folder_of_store, seconds_of
 from hearthnet.display import counted
 
@@ -132,7 +133,7 @@ def _print_link(grants: Grants, base: str, share_s: float | None, *, is_opened: 
             said = "encrypted" if is_encrypted else "NOT encrypted: who can read this network sees all of it"
             click.secho(f"shared until {moments.local(shared_until_us)}, {said}", fg="yellow", err=True)
     if is_opened:
-        _open(link, grants.directory)
+        open_link(link, grants.directory)
 
 
 def _from_elsewhere(link: str) -> str:
@@ -142,22 +143,6 @@ def _from_elsewhere(link: str) -> str:
         return link
     port = "" if parts.port is None else f":{parts.port}"
     return parts._replace(netloc=f"{_address()}{port}").geturl()
-
-
-def _open(link: str, directory: Path | None) -> None:
-    """Opens a browser with a private file that goes on to the link: all users see the arguments of a process."""
-    import webbrowser
-    from html import escape
-    from tempfile import mkdtemp
-
-    from hearthnet.files import replace_private
-    from hearthnet.transport.page.grants import OPENING_FILE
-
-    path = (directory or Path(mkdtemp(prefix="hearthnet-"))) / OPENING_FILE
-    goes_on = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={escape(link)}">HearthNet'
-    replace_private(path, goes_on.encode())
-    if not webbrowser.open(path.resolve().as_uri()):
-        click.echo("no browser could be opened", err=True)
 
 
 def _document(link: str, until_us: int, shared_until_us: int | None, *, is_encrypted: bool) -> dict[str, Any]:
