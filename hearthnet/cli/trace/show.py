@@ -22,6 +22,7 @@ from hearthnet.cli.main import (
 )
 from hearthnet.cli.tools import names
 from hearthnet.cli.trace.importing import imported_traces
+from hearthnet.cli.trace.logged import add_logs, logged_text, more_text, shown
 from hearthnet.constants import DATABASE, TRACE_RING_BUFFER
 from hearthnet.display import counted, has_unicode, span_tree
 from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError, StoreError
@@ -39,6 +40,7 @@ __all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of",
 _BAR_CHARS: Final = 30
 _NAME_CHARS: Final = 24
 _ID_START: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{0,25}")
+_LEVEL_STYLES: Final = {"warning": "yellow", "error": "red", "critical": "red"}
 _MAX_ALIKE: Final = 100  # records whose ids begin alike
 
 
@@ -62,7 +64,7 @@ def _reference(context: click.Context, _: click.Parameter, text: str) -> str:
 @where_option
 @json_option
 def show(where: Locations, reference: str, as_json: bool) -> None:
-    """Show one trace as a waterfall: the start and duration of each span.
+    """Show one trace as a waterfall: the start and duration of each span, then what was logged, and when.
 
     ID is a trace's id or its beginning; or `last` or -1 for the one at the top of `hearthnet trace recent`, -2 for the
     second, and so on. The word `show` may be omitted. Times are local, in --json UTC. A trace that the store does not
@@ -77,6 +79,7 @@ def show(where: Locations, reference: str, as_json: bool) -> None:
     visits = _or_imported(lambda: _visits(where, trace_id), where, trace_id, TRACE_RING_BUFFER)
     if not visits:
         raise _missing(trace_id)
+    add_logs(where, visits)
     if as_json:
         print_json(visits)
         return
@@ -246,6 +249,8 @@ def _draw(trace: dict[str, Any]) -> None:
     if trace["extras"]:
         parts.append(Text(fields_text(trace["extras"], is_short=True), style="dim"))
     parts.append(_waterfall(trace))
+    if more := more_text(trace):
+        parts.append(Text(more, style="dim"))
     if isinstance(trace["extras"].get("truncated"), int):
         dropped = counted(trace["extras"]["truncated"], "span")
         parts.append(Text(f"{dropped} dropped: too many for one record", style="yellow"))
@@ -268,11 +273,21 @@ def _waterfall(trace: dict[str, Any]) -> RenderableType:
             f"{item['duration_ms']:.2f} ms",
             Text(fields_text(item["extras"], is_short=True)),
         )
+    for log in shown(trace):
+        offset_ms = (log["ts_us"] - trace["started_us"]) / 1_000
+        style = _LEVEL_STYLES.get(log["level"], "")
+        lines.add_row(
+            Text(printable(log["level"]), style=style),
+            Text(_bar({"offset_ms": offset_ms, "duration_ms": 0.0}, trace["duration_ms"], is_point=True), style=style),
+            f"at {offset_ms:.2f} ms",
+            Text(logged_text(log), style="not dim"),
+        )
     return lines
 
 
-def _bar(item: dict[str, Any], total_ms: float) -> str:
-    gap, full = "·█" if has_unicode(sys.stdout) else ".#"
+def _bar(item: dict[str, Any], total_ms: float, *, is_point: bool = False) -> str:
+    gap, full, point = "·█▲" if has_unicode(sys.stdout) else ".#^"
+    full = point if is_point else full
     scale = _BAR_CHARS / total_ms if total_ms > 0 else 0.0
     start = int(max(0, min(_BAR_CHARS - 1, item["offset_ms"] * scale)))
     length = max(1, round(min(_BAR_CHARS - start, item["duration_ms"] * scale)))
