@@ -12,7 +12,6 @@ import click
 
 from hearthnet import moments
 from hearthnet.cli.main import config_option, json_option, print_json
-from hearthnet.cli.opening import open_link
 from hearthnet.cli.options import folder_of_store, seconds_of
 from hearthnet.display import counted
 
@@ -133,7 +132,10 @@ def _print_link(grants: Grants, base: str, share_s: float | None, *, is_opened: 
             said = "encrypted" if is_encrypted else "NOT encrypted: who can read this network sees all of it"
             click.secho(f"shared until {moments.local(shared_until_us)}, {said}", fg="yellow", err=True)
     if is_opened:
-        open_link(link, grants.directory)
+        from hearthnet.transport.page.opening import open_link
+
+        if not open_link(link, grants.directory):
+            click.echo("no browser could be opened", err=True)
 
 
 def _from_elsewhere(link: str) -> str:

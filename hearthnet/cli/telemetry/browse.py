@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from hearthnet.cli.main import config_option
-from hearthnet.cli.opening import open_link
 from hearthnet.constants import DATABASE
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def _relay(reader: int, port: int, folder: Path | None) -> None:
     is_opened = False
     with os.fdopen(reader, errors="replace") as lines:
         for line in lines:
-            with suppress(OSError):  # nobody reads it any more: the browser is opened all the same
+            with suppress(OSError):  # its reader has gone: the browser is opened all the same
                 sys.stdout.write(line)
                 sys.stdout.flush()
             if not is_opened and (link := _LINK.search(line)):
@@ -113,11 +112,14 @@ def _relay(reader: int, port: int, folder: Path | None) -> None:
 
 
 def _open(link: str, port: int, folder: Path | None) -> None:
+    from hearthnet.transport.page.opening import open_link
+
     ends_at = time.monotonic() + _START_S
     while not _is_served(port) and time.monotonic() < ends_at:
         time.sleep(_POLL_S)
     try:
-        open_link(link, folder)
+        if not open_link(link, folder):
+            click.echo("no browser could be opened", err=True)
     except OSError as error:
         click.echo(f"no browser could be opened: {error}", err=True)
 

@@ -146,7 +146,7 @@ def remove_unfinished(data_dir: Path) -> None:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Removes the folders of imports that did not end: nobody else has the lock, so none is running."""
+    """Removes the folders of imports that did not end: no other process has the lock, so none is running."""
     for path in folder.iterdir():
         is_ours = _UNFINISHED.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
         if is_ours and not _foreign_files(path):

@@ -8,7 +8,7 @@ from hearthnet.observability.store.query.calls import quantile
 from hearthnet.observability.store.query.shapes import LOG, SUMMARY, decoded, log_of, summary_of
 from hearthnet.observability.store.reader import Reader
 
-__all__ = ["logs_of", "one_trace"]
+__all__ = ["one_trace"]
 
 _MAX_LOGS: Final = 1_000
 _MAX_OTHERS: Final = 100
@@ -45,18 +45,13 @@ def one_trace(reader: Reader, seq: int) -> dict[str, Any] | None:
     trace |= {"extras": extras, "spans": decoded(spans, []), "truncated_spans": cut if isinstance(cut, int) else 0}
     return {
         "trace": trace,
-        "logs": logs_of(reader, trace["trace_id"]),
+        "logs": _logs(reader, trace["trace_id"]),
         "usual": _usual(reader, trace["capability"]),
         "others": _others(reader, trace["trace_id"], seq),
     }
 
 
-def logs_of(reader: Reader, trace_id: str) -> list[dict[str, Any]]:
-    """Returns the log records of a trace id, oldest first; the first 1,000.
-
-    Raises:
-        StoreError: raised when there is no database, or it cannot be read.
-    """
+def _logs(reader: Reader, trace_id: str) -> list[dict[str, Any]]:
     sql = f"SELECT {LOG} FROM logs WHERE trace_id = ? ORDER BY seq LIMIT {_MAX_LOGS}"  # noqa: S608  # constants
     return [*map(log_of, reader.rows(sql, (trace_id,)))]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
+from hearthnet.files import replace_private
+from hearthnet.transport.page.grants import OPENING_FILE
 
 __all__ = ["open_link"]
 
 
-def open_link(link: str, directory: Path | None) -> None:
-    """Opens a browser with a private file that goes on to the link, and says so where no browser can be opened.
+def open_link(link: str, directory: Path | None) -> bool:
+    """Opens a browser with a private file that goes on to the link; returns whether there is one.
 
     Args:
         link: works once, so the file may stay.
@@ -23,11 +24,7 @@ def open_link(link: str, directory: Path | None) -> None:
     from html import escape
     from tempfile import mkdtemp
 
-    from hearthnet.files import replace_private
-    from hearthnet.transport.page.grants import OPENING_FILE
-
     path = (directory or Path(mkdtemp(prefix="hearthnet-"))) / OPENING_FILE
     goes_on = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={escape(link)}">HearthNet'
     replace_private(path, goes_on.encode())
-    if not webbrowser.open(path.resolve().as_uri()):
-        click.echo("no browser could be opened", err=True)
+    return webbrowser.open(path.resolve().as_uri())
