@@ -10,12 +10,12 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.log_clock import set_log_clock
 
 from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import trace
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.logs import handler as handlers
 from hearthnet.observability.logs import messages, ordinary
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.fields import fields
@@ -86,8 +86,7 @@ def told(records, recorder, folder, *, is_any):
     recorder.logs.queue.clear()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(recorder.box, "append_log_payload", payloads.append)
-        for module in (ordinary, handlers):
-            patched.setattr(module, "time_ns", lambda: 1_790_000_000_123_456_789)
+        set_log_clock(patched, lambda: 1_790_000_000_123_456_789)
         if is_any:
             patched.setattr(node_logging, "take_ordinary", lambda *_: False)
         for _ in range(5):
@@ -195,10 +194,12 @@ def test_a_place_that_raises_is_a_failure_and_no_error(taken, monkeypatch):
     assert runtime.handler.failures == 1
 
 
-def test_full_budget_is_left_to_the_other_way(taken, recorder):
+def test_full_budget_is_left_to_the_other_way(taken, recorder, monkeypatch):
     """Which counts what it drops."""
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_123_456_789)
     for _ in range(30):
         log.info("said")
 
-    assert sum(taken) >= messages.ROWS_A_SECOND - 1
-    assert len(recorder.logs) + messages.find(NAME, 20, "said").dropped_rows == 30
+    assert taken == [True] * (messages.ROWS_A_SECOND - 1) + [False] * 20
+    assert len(recorder.logs) == messages.ROWS_A_SECOND
+    assert messages.find(NAME, 20, "said").dropped_rows == 20
