@@ -39,8 +39,16 @@ def result_of(error: BaseException) -> str:
         return error.code
     if is_a(error, TimeoutError):
         return _TIMEOUT
+    if is_a(error, SystemExit) and _has_failing_status(error):
+        return _UNEXPECTED
     # Cancellation, GeneratorExit, KeyboardInterrupt: the work was cut short, it was not wrong.
     return _UNEXPECTED if is_a(error, Exception) else CANCELLED
+
+
+def _has_failing_status(error: SystemExit) -> bool:
+    """Returns whether a program ends so with another status than 0: with a text or any other object it is 1."""
+    code: object = SystemExit.code.__get__(error)  # type: ignore[attr-defined]  # not by code of its class, or its own
+    return not (code is None or (is_a(code, int) and int.__index__(code) == 0))
 
 
 def decisive(error: BaseException) -> BaseException:
