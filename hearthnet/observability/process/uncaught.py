@@ -192,9 +192,9 @@ def of_program() -> BaseException | None:
     if error is None or hasattr(sys, "ps1"):
         return None
     frames = (frame for frame, _ in tracebacks.walk_tb(error.__traceback__))
-    outermost = next((frame for frame in frames if frame.f_globals.get("__name__") != "runpy"), None)
-    is_main = outermost is not None and outermost.f_globals.get("__name__") == "__main__"
-    return error if is_main and outermost.f_code.co_name == "<module>" else None
+    places = ((frame.f_globals.get("__name__"), frame.f_code.co_name) for frame in frames)
+    outermost = next((place for place in places if place[0] != "runpy"), None)  # below it, for `python -m`
+    return error if outermost == ("__main__", "<module>") else None
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
