@@ -102,9 +102,9 @@ class Message:
     Attributes:
         level: its name in lower case.
         is_notable: whether it is a warning or worse.
-        columns: level, logger and text as the row's JSON has them.
+        columns: level, logger and text as the row's JSON has them; `untraced` goes on to repeats, for no trace.
         second: of its budget, since 1970; `lines` and `rows` are how much of it is used.
-        ordinary_a_second: how many lines are within both budgets.
+        ordinary_a_second: how many lines are within both budgets; 0 if it tells a secret, or has no rows.
         head: its part of the JSON line, from the end of the time on.
         logger: the logger's name, for the row.
         text: the message, for the row.
@@ -114,7 +114,7 @@ class Message:
 
     __slots__ = (
         "_hidden", "_raw", "_rows_a_second", "_until", "columns", "dropped_lines", "dropped_rows", "head", "is_long",
-        "is_notable", "level", "lines", "logger", "ordinary_a_second", "rows", "second", "text", "told",
+        "is_notable", "level", "lines", "logger", "ordinary_a_second", "rows", "second", "text", "told", "untraced",
     )  # fmt: skip
 
     def __init__(self, logger: str, levelno: int, text: str) -> None:
@@ -130,7 +130,7 @@ class Message:
         self._until = -1
         self.lines = self.rows = 0
         self._rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
-        is_ordinary = logger != TRACE_LOGGER  # whose records have no row
+        is_ordinary = logger != TRACE_LOGGER and not self.told
         self.ordinary_a_second = min(LINES_A_SECOND, self._rows_a_second) if is_ordinary else 0
         self.dropped_lines = self.dropped_rows = 0
 
@@ -141,6 +141,7 @@ class Message:
         )  # fmt: skip
         self.text = safe_text(safe, MESSAGE_BYTES)
         self.columns = dumps([self.level, self.logger, self.text])[1:-1]
+        self.untraced = b"%b,null,null,%d,0," % (self.columns, self.is_notable)
         self.is_long = len(safe) > MESSAGE_BYTES // 4
 
     def _tells(self, text: str) -> tuple[str, ...]:

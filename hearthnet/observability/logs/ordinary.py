@@ -17,11 +17,10 @@ import logging
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from orjson import dumps
+from orjson import OPT_APPEND_NEWLINE, dumps
 
 from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.observability.logs.context_fields import context_fields
-from hearthnet.observability.logs.handler import is_alone
 from hearthnet.observability.logs.messages import (
     MESSAGE_BYTES,
     MS,
@@ -34,7 +33,7 @@ from hearthnet.observability.logs.messages import (
     timestamp,
 )
 from hearthnet.observability.records.context import current
-from hearthnet.observability.records.record import encode_plain, one_line
+from hearthnet.observability.records.record import is_plain, one_line
 from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
@@ -44,12 +43,13 @@ if TYPE_CHECKING:
 __all__ = ["take_ordinary", "write_done"]
 
 _SECOND_NS: Final = 1_000_000_000
-_NONE: Final = b"{}"
+_NO_FIELDS: Final = b"{}\n"
 _NOWHERE: Final = (None, None, None)
-_NO_IDS: Final = (b"", b"null,null")
 
 
-def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, message: Message, extra: object) -> bool:
+def take_ordinary(  # noqa: C901  # a call for each part takes as long as the part
+    handler: JsonHandler, logger: logging.Logger, level: int, message: Message, extra: object
+) -> bool:
     """Writes and records an ordinary record; returns False, and does nothing, for any other.
 
     Args:
@@ -60,52 +60,50 @@ def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, mess
         extra: the fields, as passed.
     """
     try:
+        walked = logger  # as `is_alone` does, without the cost of a call
+        while not (handlers := walked.handlers):
+            if (parent := walked.parent) is None or not walked.propagate:
+                return False
+            walked = parent
         if (
-            message.dropped_rows or message.told or level < handler.level or not is_alone(logger, handler)
-            or logger.filters or handler.filters or context_fields.get() is not None or runtime.journal is not None
+            len(handlers) != 1 or handlers[0] is not handler or (walked.parent is not None and walked.propagate)
+            or message.dropped_rows or level < handler.level or logger.filters or handler.filters
+            or context_fields.get() is not None or runtime.journal is not None
         ):  # fmt: skip
             return False
-        fields = _NONE if extra is None else encode_plain(extra)
-        if fields is None or len(fields) > MESSAGE_BYTES or not (extra is None or OWN_KEYS.isdisjoint(extra)):  # type: ignore[arg-type]  # a dictionary, then
+        if extra is not None and not (is_plain(extra) and OWN_KEYS.isdisjoint(extra)):  # type: ignore[arg-type]  # a dictionary, then
+            return False
+        try:
+            encoded = _NO_FIELDS if extra is None else dumps(extra, None, OPT_APPEND_NEWLINE)
+        except TypeError:  # an integer over 64 bits, a lone surrogate
             return False
         trace_id, span_id, ended_id = _NOWHERE if current.get() is None else place()
         file, console, now_ns = handler.file, handler.console, time_ns()
         second = now_ns // _SECOND_NS
         if message.second != second:
             message.second, message.lines, message.rows = second, 0, 0
-        if message.lines >= message.ordinary_a_second or ended_id or (file is not None and file.is_shedding):
+        if (
+            message.lines >= message.ordinary_a_second or ended_id or len(encoded) > MESSAGE_BYTES
+            or (file is not None and file.is_shedding)
+        ):  # fmt: skip
             return False
-        line_ids, row_ids = _NO_IDS if trace_id is None else _encoded(trace_id, span_id)
         message.lines, message.rows = message.lines + 1, message.rows + 1
-        rest = b"}" if fields == _NONE else b"," + fields[1:]
-        stamp = latest[0]
-        start, ms = stamp[1] if stamp[0] == second else start_of(second), MS[now_ns // 1_000_000 % 1_000]
-        line = b"%b%b%b%b%b\n" % (start, ms, message.head, line_ids, rest)
+        ids, columns = (b"", message.untraced) if trace_id is None else _encoded(message, trace_id, span_id)
+        stamp, ms = latest[0], MS[now_ns // 1_000_000 % 1_000]
+        start = stamp[1] if stamp[0] == second else start_of(second)
+        line = b"".join((start, ms, message.head, ids, b"," if extra else b"", encoded[1:]))
         line = line if line.isascii() else one_line(line)
         if file is not None:
             file.write(line, now_ns / 1e9)
         name, shown, notable = message.logger, message.level, message.is_notable
         if console is not None and (console.is_talkative or notable):
             console.show(line, name, shown, notable)
-        recorder, now_us = runtime.recorder, now_ns // 1_000
+        recorder, now_us, fields = runtime.recorder, now_ns // 1_000, encoded[:-1]
         number = recorder.next_number()
         row = (
-            0,
-            recorder.run_id,
-            number,
-            now_us,
-            shown,
-            name,
-            message.text,
-            trace_id,
-            span_id,
-            notable,
-            0,
-            fields,
-            None,
-        )
-        payload = b"[%d,%d,%b,%b,%d,0,%b,null]" % (number, now_us, message.columns, row_ids, notable, fields)
-        recorder.keep_log(row, payload)
+            0, recorder.run_id, number, now_us, shown, name, message.text, trace_id, span_id, notable, 0, fields, None,
+        )  # fmt: skip
+        recorder.keep_log(row, b"[%d,%d,%b%b,null]" % (number, now_us, columns, fields))
     except Exception:  # must not raise into the program  # noqa: BLE001
         handler.failures += 1
     return True
@@ -138,10 +136,10 @@ def write_done(handler: JsonHandler, level: int, trace_id: str, fields: dict[str
         handler.failures += 1
 
 
-def _encoded(trace_id: str, span_id: str | None) -> tuple[bytes, bytes]:
-    """Returns the ids as JSON, for the line and for the row."""
-    shown = dumps(trace_id)
+def _encoded(message: Message, trace_id: str, span_id: str | None) -> tuple[bytes, bytes]:
+    """Returns the ids as JSON for the line, and the row's columns from level to repeats."""
+    trace, span = dumps(trace_id), b"null" if span_id is None else dumps(span_id)
+    columns = b"%b,%b,%b,%d,0," % (message.columns, trace, span, message.is_notable)
     if span_id is None:
-        return b',"trace_id":%b' % shown, b"%b,null" % shown
-    span = dumps(span_id)
-    return b',"trace_id":%b,"span_id":%b' % (shown, span), b"%b,%b" % (shown, span)
+        return b',"trace_id":%b' % trace, columns
+    return b',"trace_id":%b,"span_id":%b' % (trace, span), columns

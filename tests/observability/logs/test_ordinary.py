@@ -19,6 +19,7 @@ from hearthnet.observability.logging import get_logger
 from hearthnet.observability.logs import messages, ordinary
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.fields import fields
+from hearthnet.observability.logs.handler import is_alone
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.runtime import runtime
@@ -169,6 +170,49 @@ def test_handler_that_is_added_gets_the_very_next_record(taken, where):
 
     assert added.seen == ["said"]
     assert taken == [True, False, True]
+
+
+@pytest.mark.parametrize("is_root_ours", [True, False])
+@pytest.mark.parametrize("where", [None, NAME, "hearthnet"])
+@pytest.mark.parametrize("handlers", ["none", "ours", "ours twice", "another", "ours and another"])
+def test_loggers_are_walked_as_by_the_other_way(taken, monkeypatch, handlers, where, is_root_ours):
+    """A record is ordinary if our handler alone gets it, whichever logger has that, or stops its way up."""
+    log.info("said")
+    ours, another = runtime.handler, Taking()
+    added = {
+        "none": [],
+        "ours": [ours],
+        "ours twice": [ours, ours],
+        "another": [another],
+        "ours and another": [ours, another],
+    }
+    if where is not None:
+        monkeypatch.setattr(logging.getLogger(where), "propagate", False)
+        monkeypatch.setattr(logging.getLogger(where), "handlers", added[handlers])
+    else:
+        monkeypatch.setattr(logging.getLogger("hearthnet"), "handlers", added[handlers])
+    monkeypatch.setattr(logging.root, "handlers", [ours] if is_root_ours else [another])
+    is_expected = is_alone(log, ours)
+    log.info("said")
+
+    assert taken == [is_expected]
+
+
+class Undecided(dict):
+    """Fields that cannot be asked whether there are any."""
+
+    def __bool__(self):
+        raise RuntimeError("undecided")
+
+
+def test_fields_of_another_type_are_left_to_the_other_way(taken, recorder):
+    """Also those whose own methods raise: the record is kept all the same."""
+    for extra in ({}, Undecided(size=3), [("size", 3)]):
+        log.info("said", extra=extra)
+
+    assert taken == [False, False]  # the first was not known yet
+    assert [orjson.loads(kept[-2]) for kept in recorder.logs.queue][:2] == [{}, {"size": 3}]
+    assert runtime.handler.failures == 0
 
 
 def test_filter_that_is_added_sees_the_very_next_record(taken):
