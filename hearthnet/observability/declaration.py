@@ -77,7 +77,7 @@ def declare(kind: str, name: object, doc: object, labels: object, buckets: objec
     try:
         shown = _shown_name(name)
         spelled = _names(labels)
-        safe = tuple(_NO_LABEL_CHARS.sub("_", label) for label in spelled)
+        safe = tuple(label if _is_plain(label) else _NO_LABEL_CHARS.sub("_", label) for label in spelled)
         problem = _problem(kind, safe)
         bounds = _bounds(buckets) if kind == "histogram" else ()
     except Exception as error:  # whatever a program passes instead of names and numbers  # noqa: BLE001
@@ -88,7 +88,12 @@ def declare(kind: str, name: object, doc: object, labels: object, buckets: objec
 def _shown_name(name: object) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME_CHARS:
         raise TypeError("the name is no text, empty or too long")
-    return _NO_NAME_CHARS.sub("_", name)
+    return name if _is_plain(name) else _NO_NAME_CHARS.sub("_", name)
+
+
+def _is_plain(name: str) -> bool:
+    """Returns whether a name needs no expression, which would be compiled at import: it is one in Python as well."""
+    return name.isascii() and name.isidentifier()
 
 
 def _names(labels: object) -> tuple[str, ...]:

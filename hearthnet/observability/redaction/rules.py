@@ -18,13 +18,14 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
 from hearthnet.observability.redaction.names import PLAIN, SECRET, is_meant, judge, looks_random, quick_look, words_of
 from hearthnet.observability.redaction.told import MAX_TOLD, PATH, is_distinct, known, known_here, tell
 
 if TYPE_CHECKING:
+    from hearthnet.observability.redaction.shapes import Shapes
     from hearthnet.observability.redaction.values import Span
 
 __all__ = [
@@ -446,19 +447,6 @@ _ORDINARY: Final = len(_RARITY)  # for unlisted characters: `-`, `_`, `.`, `=`, 
 _FIRST: Final = "-_JKSIBb"  # pivots of the branches above, used again
 
 
-class Shapes(NamedTuple):
-    """The expression as a whole, for searching, and its parts: a match of one must not hide one of the other.
-
-    `dotted` and `lettered` are no part of `all`: they are for longer texts.
-    """
-
-    all: re.Pattern[str]
-    dotted: re.Pattern[str]
-    lettered: tuple[re.Pattern[str], ...]
-    known: re.Pattern[str]
-    registered: re.Pattern[str] | None
-
-
 def compile_shapes(registered: Collection[str]) -> Shapes:
     """Returns the expression for the known shapes and these spellings; a match's last group is the secret."""
     from hearthnet.observability.redaction import shapes  # a table of some two hundred rows
@@ -471,7 +459,7 @@ def compile_shapes(registered: Collection[str]) -> Shapes:
         head, pivot, tail = spelling[:at], spelling[at], spelling[at + 1 :]
         behind = f"(?<={re.escape(head + pivot)})" if head else ""
         branches.append(f"{re.escape(pivot)}{behind}(?P<value_{len(branches)}_{at}>{re.escape(tail)})")
-    return Shapes(
+    return shapes.Shapes(
         all=re.compile("|".join((*branches, *shapes.BRANCHES))),
         dotted=re.compile(shapes.DOTTED),
         lettered=tuple(map(re.compile, shapes.LETTERED)),

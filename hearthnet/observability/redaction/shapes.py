@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from hearthnet.observability.redaction.vendors import MARKS, VENDORS
 
-__all__ = ["BRANCHES", "DOTTED", "LETTERED", "NEXT_ITEM"]
+__all__ = ["BRANCHES", "DOTTED", "LETTERED", "NEXT_ITEM", "Shapes"]
 
 _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
@@ -159,6 +159,19 @@ LETTERED: Final = (
     rf"cio(?<={_BEGINS}cio)(?=[A-Za-z]{{0,32}}+\d)([0-9A-Za-z]{{32}})(?!\w)",  # crates.io
 )
 _PIVOTS: Final = "+_-~JKQZYVBAG.b"  # of prefixes and marks: those that cost least first
+
+
+class Shapes(NamedTuple):
+    """The expression as a whole, for searching, and its parts: a match of one must not hide one of the other.
+
+    `dotted` and `lettered` are no part of `all`: they are for longer texts.
+    """
+
+    all: re.Pattern[str]
+    dotted: re.Pattern[str]
+    lettered: tuple[re.Pattern[str], ...]
+    known: re.Pattern[str]
+    registered: re.Pattern[str] | None
 
 
 def _vendor_branches() -> dict[str, list[str]]:
