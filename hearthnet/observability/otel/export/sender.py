@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
 
@@ -64,7 +65,7 @@ class Sender:
         is_local = (url.hostname or "") in ("localhost", "::1") or (url.hostname or "").startswith("127.")
         self._client = httpx.Client(
             timeout=target.timeout_s,
-            verify=_verify(target),
+            verify=_verify(target, is_plain=url.scheme == "http" and (is_local or not getproxies())),
             follow_redirects=False,
             mounts=dict.fromkeys((*_LOOPBACK, f"all://{host}") if is_local else _LOOPBACK),
         )
@@ -138,7 +139,10 @@ def _received(response: httpx.Response) -> bytes:
     return received
 
 
-def _verify(target: Target) -> ssl.SSLContext | bool:
+def _verify(target: Target, *, is_plain: bool) -> ssl.SSLContext | bool:
+    """Returns whom to trust; where no connection is encrypted nobody, for to load the usual ones takes 30 ms of CPU."""
+    if is_plain:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if target.certificate is None and target.client_certificate is None:
         return True
     context = ssl.create_default_context(cafile=target.certificate)
