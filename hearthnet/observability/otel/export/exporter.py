@@ -227,7 +227,7 @@ class Exporter:
         pause_s = sum(route.pace.end() for route, _ in self._lines)
         now = time.monotonic()
         waits = [line.ready_at - now for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
-        return max(pause_s, min([self._round_s, *waits]))
+        return max(min(pause_s, self._round_s), min([self._round_s, *waits]))
 
     def _send_some(self, route: Route, line: Delivery) -> None:
         """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
@@ -241,8 +241,9 @@ class Exporter:
         cursor = pending.end_of(route.signal, saved)
         if route.signal == "logs":
             self._tell_lost(line, known, pending)
-        route.pace.begin(known.seq - cursor, is_taken=line.trouble is None)
+        route.pace.begin(known.seq)
         records = route.read(cursor, known.seq, line.limit)
+        route.pace.take(records[-1].seq - cursor if records else 0)
         self._oldest_us[route.signal] = _ended_us(records[0]) if records else None
         if not records:
             if known.seq > cursor:
@@ -251,6 +252,7 @@ class Exporter:
                 self._save()
         elif time.monotonic() >= line.ready_at and self._save():
             self._deliver(route, line, cursor, records, known.seq)
+        route.let_go(records)
 
     def _begun(self, signal: str) -> int | None:
         """Begins the export of a signal; returns its cursor: at the oldest row, or where it was when it was last on."""
@@ -266,6 +268,7 @@ class Exporter:
 
     def _deliver(self, route: Route, line: Delivery, cursor: int, records: list[Any], last: int) -> None:
         self._cursors.fly(route.signal, (record.seq for record in records))
+        route.pace.rest()
         done = line.deliver(records)
         if self._is_abandoned:  # the writer has ended
             return

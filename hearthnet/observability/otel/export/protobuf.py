@@ -9,7 +9,7 @@ Imported late, by what sends: the package is that of `hearthnet[otlp]`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 import struct
 from typing import Any, Final
@@ -59,14 +59,14 @@ def encode(
     for run_id, scope, item in _items(signal, records, sender, unmapped):
         by_run.setdefault(run_id, {}).setdefault(scope, []).extend((_head(_ITEMS, len(item)), item))
     resource_class, scope_class = _PARTS[signal]
-    made = []
+    made: list[bytes] = []
     for run_id, scopes in by_run.items():
         origin = origins.get(run_id)
-        parts = [resource_class(**resource_of(origin or Origin(run_id), sender)).SerializeToString()]
+        pieces = [resource_class(**resource_of(origin or Origin(run_id), sender)).SerializeToString()]
         for name, items in scopes.items():
             of_scope = scope_class(**scope_of(signal, name, origin)).SerializeToString()
-            parts.append(_field(_SCOPES, [of_scope, *items]))
-        made.append(_field(_RESOURCES, parts))
+            pieces += _field(_SCOPES, [of_scope, *items])
+        made += _field(_RESOURCES, pieces)
     return b"".join(made)
 
 
@@ -85,9 +85,9 @@ def _items(
                 yield run_id, scope, record_class(**fields).SerializeToString()
 
 
-def _field(tag: int, pieces: Collection[bytes]) -> bytes:
-    """Returns a field that is a message of these pieces, which are fields themselves, in any order."""
-    return b"".join((_head(tag, sum(map(len, pieces))), *pieces))
+def _field(tag: int, pieces: list[bytes]) -> list[bytes]:
+    """Returns the pieces of a field that is a message of these, which are fields themselves, in any order."""
+    return [_head(tag, sum(map(len, pieces))), *pieces]
 
 
 @lru_cache(maxsize=4_096)
@@ -134,6 +134,7 @@ _ALONE: Final = struct.Struct("<2s16s2s8sBQBQ")
 _WITH_PARENT: Final = struct.Struct("<2s16s2s8sBQBQ2s8s")
 _VARYING: Final = ("trace_id", "span_id", "parent_span_id", "start_time_unix_nano", "end_time_unix_nano")
 
+_NO_TRACE: Final = bytes(16)
 _SAMPLE_ID: Final = "01M8PB3HQC7D4KZXGR0H1X3EKY"
 _SAMPLE_SPAN: Final = {"id": "00f067aa0ba902b7", "parent": None, "name": "", "offset_ms": 0.0, "duration_ms": 0.0,
                        "status": OK, "extras": {}}  # fmt: skip
@@ -165,6 +166,8 @@ def _ordinary(record: TraceRecord) -> list[bytes] | None:
 
 def _spans(record: TraceRecord) -> list[bytes]:
     trace_id = to_bytes(record.trace_id)
+    if trace_id == _NO_TRACE:
+        raise _UnusualError
     root_id = root_span_bytes(trace_id, record.started_us, record.started_mono_ns)
     start_ns = record.started_us * 1_000
     extras: dict[str, Any] = orjson.loads(record.extras)

@@ -65,6 +65,7 @@ class Sender:
         is_local = (url.hostname or "") in ("localhost", "::1") or (url.hostname or "").startswith("127.")
         self._client = httpx.Client(
             timeout=target.timeout_s,
+            event_hooks=dict.fromkeys(("request", "response"), [lambda _: self._rest()]),
             verify=_verify(target, is_plain=url.scheme == "http" and (is_local or not getproxies())),
             follow_redirects=False,
             mounts=dict.fromkeys((*_LOOPBACK, f"all://{host}") if is_local else _LOOPBACK),
