@@ -16,7 +16,7 @@ __all__ = ["Pace"]
 
 _PIECE_S: Final = 0.000_05  # of work between two moments: each costs CPU, and leaves caches cold
 _MOMENT_S: Final = 0.000_1  # the system makes it half as long again
-_FACTOR: Final = 32.0  # the pause after a batch is so many times as long as its work
+_FACTOR: Final = 64.0  # the pause after a batch is so many times as long as its work
 _LEAD: Final = 1.5  # rows are sent so many times as fast as they come, at the least
 
 
