@@ -44,7 +44,9 @@ def strange_keys(where, fields, known):
     if not isinstance(fields, dict):
         return [where]
     found = [f"{where}.{key}" for key in fields.keys() - known.keys()]
-    return found + [one for key in fields.keys() & known for one in strange_keys(f"{where}.{key}", fields[key], known[key])]
+    return found + [
+        one for key in fields.keys() & known for one in strange_keys(f"{where}.{key}", fields[key], known[key])
+    ]
 
 
 def defined(config, section):

@@ -50,7 +50,11 @@ def ours(url: str, folder: Path) -> Export:
     assert settings is not None
     assert thread is not None
     exporter = Exporter(
-        thread.path, settings, thread.cursors, lambda: thread.pacer.wake(at_once=True, skip_gap=True, one_commit=True), recording.run_id
+        thread.path,
+        settings,
+        thread.cursors,
+        lambda: thread.pacer.wake(at_once=True, skip_gap=True, one_commit=True),
+        recording.run_id,
     )
 
     def sent() -> int:

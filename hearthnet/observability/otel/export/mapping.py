@@ -189,7 +189,7 @@ def _spans(record: TraceRecord, sender: Sender) -> list[tuple[str, dict[str, Any
     trace_id = to_bytes(record.trace_id)
     if trace_id == _NO_TRACE:
         raise ValueError("all zeros are no trace id")
-    root_id = root_span_bytes(trace_id, record.started_us, record.started_mono_ns)
+    root_id = root_span_bytes(trace_id, *record.root_key[1:])
     extras: dict[str, Any] = orjson.loads(record.extras)
     spans: list[dict[str, Any]] = orjson.loads(record.spans)
     is_chat = record.capability == gen_ai.CAPABILITY

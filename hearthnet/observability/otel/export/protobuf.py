@@ -9,9 +9,9 @@ Imported late, by what sends: the package is that of `hearthnet[otlp]`.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-import struct
 from typing import Any, Final
 
 import orjson
@@ -136,8 +136,15 @@ _VARYING: Final = ("trace_id", "span_id", "parent_span_id", "start_time_unix_nan
 
 _NO_TRACE: Final = bytes(16)
 _SAMPLE_ID: Final = "01M8PB3HQC7D4KZXGR0H1X3EKY"
-_SAMPLE_SPAN: Final = {"id": "00f067aa0ba902b7", "parent": None, "name": "", "offset_ms": 0.0, "duration_ms": 0.0,
-                       "status": OK, "extras": {}}  # fmt: skip
+_SAMPLE_SPAN: Final[dict[str, Any]] = {
+    "id": "00f067aa0ba902b7",
+    "parent": None,
+    "name": "",
+    "offset_ms": 0.0,
+    "duration_ms": 0.0,
+    "status": OK,
+    "extras": {},
+}
 # Extras that `mapping.py` makes something else of.
 _NOT_PLAIN: Final = frozenset({"truncated", "truncated_keys", "link"})
 _STREAM: Final = "stream"
@@ -161,25 +168,25 @@ def _ordinary(record: TraceRecord) -> list[bytes] | None:
     try:
         return _spans(record)
     except (_UnusualError, ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error):
-        return None  # `mapping.py` says what is wrong with it
+        return None  # `mapping.py` finds out why
 
 
 def _spans(record: TraceRecord) -> list[bytes]:
     trace_id = to_bytes(record.trace_id)
     if trace_id == _NO_TRACE:
         raise _UnusualError
-    root_id = root_span_bytes(trace_id, record.started_us, record.started_mono_ns)
+    root_id = root_span_bytes(trace_id, *record.root_key[1:])
     start_ns = record.started_us * 1_000
     extras: dict[str, Any] = orjson.loads(record.extras)
     spans: list[dict[str, Any]] = orjson.loads(record.spans)
     is_stream = _CALLER in extras and any(span["name"] == _STREAM for span in spans)
     parent_id = None if record.parent_id is None else span_id(record.parent_id)
-    rest, names = _rest_of_root(
+    common, names = _common_of_root(
         record.capability, record.version, record.result, parent_id is not None, _CALLER in extras, is_stream
     )
     if not names.isdisjoint(extras):
         raise _UnusualError
-    made = [_ids_and_times(trace_id, root_id, parent_id, start_ns, record.duration_ms) + rest + _attributes(extras)]
+    made = [_ids_and_times(trace_id, root_id, parent_id, start_ns, record.duration_ms) + common + _attributes(extras)]
     for span in spans:
         if span["status"] != OK:
             raise _UnusualError
@@ -187,7 +194,7 @@ def _spans(record: TraceRecord) -> list[bytes]:
         parent_id = span_id(parent) if parent else root_id
         at_ns = start_ns + round(span["offset_ms"] * 1e6)
         head = _ids_and_times(trace_id, span_id(span["id"]), parent_id, at_ns, span["duration_ms"])
-        made.append(b"".join((head, _text(_NAME, name), _rest_of_span(), _attributes(span["extras"]))))
+        made.append(b"".join((head, _text(_NAME, name), _common_of_span(), _attributes(span["extras"]))))
     return made
 
 
@@ -201,20 +208,20 @@ def _ids_and_times(trace_id: bytes, own_id: bytes, parent_id: bytes | None, star
 
 
 @lru_cache(maxsize=1_024)
-def _rest_of_root(
+def _common_of_root(
     capability: str, version: str | None, result: str, has_parent: bool, is_served: bool, is_stream: bool
 ) -> tuple[bytes, frozenset[str]]:
     """Returns what such traces' roots have in common, and the names of their attributes and of extras that are none."""
-    parent_id = str(_SAMPLE_SPAN["id"]) if has_parent else None
+    parent_id = _SAMPLE_SPAN["id"] if has_parent else None
     spans = [_SAMPLE_SPAN | {"name": _STREAM}] if is_stream else []
     fields = _sample(spans, {_CALLER: None} if is_served else {}, parent_id, capability, version, result)[0]
-    return _rest(fields), _NOT_PLAIN | {attribute["key"] for attribute in fields["attributes"]}
+    return _common(fields), _NOT_PLAIN | {attribute["key"] for attribute in fields["attributes"]}
 
 
 @lru_cache(maxsize=1)
-def _rest_of_span() -> bytes:
+def _common_of_span() -> bytes:
     """Returns what all ordinary spans have in common."""
-    return _rest(_sample([_SAMPLE_SPAN], {}, None, "", None, OK)[1])
+    return _common(_sample([_SAMPLE_SPAN], {}, None, "", None, OK)[1])
 
 
 def _sample(
@@ -231,7 +238,7 @@ def _sample(
     return [fields for _, _, fields in mapped("traces", [record], Sender())]
 
 
-def _rest(fields: dict[str, Any]) -> bytes:
+def _common(fields: dict[str, Any]) -> bytes:
     made: bytes = Span(**{name: value for name, value in fields.items() if name not in _VARYING}).SerializeToString()
     return made
 
@@ -241,7 +248,7 @@ def _attributes(extras: dict[str, Any]) -> bytes:
         return b""
     if not _NOT_PLAIN.isdisjoint(extras):
         raise _UnusualError
-    parts = []
+    parts: list[bytes] = []
     for key, value in extras.items():
         if value is not None:
             own, said = _text(_KEY, key), _value(value)
@@ -249,15 +256,15 @@ def _attributes(extras: dict[str, Any]) -> bytes:
     return b"".join(parts)
 
 
-def _text(tag: int, value: str) -> bytes:
+def _text(tag: int, value: Any) -> bytes:
     if type(value) is not str:
         raise _UnusualError
     encoded = value.encode() if value.isascii() else text(value).encode()
     return _head(tag, len(encoded)) + encoded
 
 
-def _value(value: object) -> bytes:
-    """Returns the value of an attribute; of a kind that needs no thought."""
+def _value(value: Any) -> bytes:
+    """Returns the value of an attribute: text, a bool, an integer of 64 bits, a float."""
     kind = type(value)
     if kind is str:
         made = _text(_TEXT, value)

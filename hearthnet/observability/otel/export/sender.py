@@ -65,7 +65,7 @@ class Sender:
         is_local = (url.hostname or "") in ("localhost", "::1") or (url.hostname or "").startswith("127.")
         self._client = httpx.Client(
             timeout=target.timeout_s,
-            event_hooks=dict.fromkeys(("request", "response"), [lambda _: self._rest()]),
+            event_hooks={step: [lambda _: self._rest()] for step in ("request", "response")},
             verify=_verify(target, is_plain=url.scheme == "http" and (is_local or not getproxies())),
             follow_redirects=False,
             mounts=dict.fromkeys((*_LOOPBACK, f"all://{host}") if is_local else _LOOPBACK),
@@ -141,7 +141,7 @@ def _received(response: httpx.Response) -> bytes:
 
 
 def _verify(target: Target, *, is_plain: bool) -> ssl.SSLContext | bool:
-    """Returns whom to trust; where no connection is encrypted nobody, for to load the usual ones takes 30 ms of CPU."""
+    """Returns which certificates to trust: none where nothing is encrypted, for loading them takes 30 ms of CPU."""
     if target.certificate is None and target.client_certificate is None:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True
     context = ssl.create_default_context(cafile=target.certificate)

@@ -143,5 +143,5 @@ def test_names_without_number_take_bounded_memory():
     for number in range(2_000):
         protobuf.encode("traces", [a_row(capability=f"t.{number}")], ORIGINS, SENDER)
 
-    kept = protobuf._rest_of_root.cache_info()
+    kept = protobuf._common_of_root.cache_info()
     assert kept.currsize == kept.maxsize
