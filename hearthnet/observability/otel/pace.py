@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 __all__ = ["Pace"]
@@ -18,6 +19,8 @@ _PIECE_S: Final = 0.000_05  # of work between two moments: each costs CPU, and l
 _MOMENT_S: Final = 0.000_1  # the system makes it half as long again
 _FACTOR: Final = 64.0  # the pause after a batch is so many times as long as its work
 _LEAD: Final = 1.5  # rows are sent so many times as fast as they come, at the least
+_WINDOW_S: Final = 5.0  # over which that is measured: rows come with commits, a second's at once
+_LEAST_WINDOW_S: Final = 1.0
 
 
 class Pace:
@@ -41,9 +44,11 @@ class Pace:
         self._clock = clock
         self._sleep = sleep
         self._monotonic = monotonic
-        self._seq: int | None = None
-        self._rows = 0  # of the batch
+        self._seq: int | None = None  # of the last row at the start of the window
+        self._since = 0.0  # when that was, by `monotonic`
+        self._last_rate = 0.0  # of the window before
         self._rate = 0.0  # at which rows come, a second
+        self._rows = 0  # of the batch
         self._has_begun = False
         self._started_at = 0.0  # by `monotonic`
         self._began_at = self._rested_at = 0.0  # by `clock`
@@ -51,11 +56,23 @@ class Pace:
     def begin(self, seq: int) -> None:
         """Begins a batch; `seq` is that of the last row of the store."""
         now = self._monotonic()
-        if self._seq is not None and now > self._started_at:
-            self._rate = max(0, seq - self._seq) / (now - self._started_at)
-        self._seq, self._started_at, self._rows = seq, now, 0
+        self._measure(seq, now)
+        self._started_at, self._rows = now, 0
         self._has_begun = True
         self._began_at = self._rested_at = self._clock()
+
+    def _measure(self, seq: int, now: float) -> None:
+        if self._seq is None or seq < self._seq:  # of another database
+            self._seq, self._since, self._rate, self._last_rate = seq, now, 0.0, 0.0
+            return
+        rate = (seq - self._seq) / max(now - self._since, _LEAST_WINDOW_S)
+        self._rate = max(rate, self._last_rate)
+        if now - self._since >= _WINDOW_S:
+            self._seq, self._since, self._last_rate = seq, now, rate
+
+    def due_s(self, rows: float) -> float:
+        """Returns in how many seconds so many rows come, as fast as they came last."""
+        return rows / self._rate if self._rate else inf
 
     def take(self, rows: int) -> None:
         """Notes how many rows of the store the batch is ahead of the one before."""
@@ -73,7 +90,5 @@ class Pace:
         if not has_begun or self._is_urgent():
             return 0.0
         pause_s = (self._clock() - self._began_at) * _FACTOR
-        if self._rate:
-            due_s = self._rows / (self._rate * _LEAD)
-            pause_s = min(pause_s, max(0.0, self._started_at + due_s - self._monotonic()))
-        return pause_s
+        due_at = self._started_at + self.due_s(self._rows / _LEAD)
+        return max(0.0, min(pause_s, due_at - self._monotonic()))

@@ -18,7 +18,12 @@ class Work:
         self.waited = 0.0
         self.moments = []
         self.is_urgent = False
-        self.pace = Pace(lambda: self.is_urgent, lambda: self.now, self.moments.append, lambda: self.now + self.waited)
+        self.pace = Pace(lambda: self.is_urgent, lambda: self.now, self.moments.append, lambda: self.at)
+
+    @property
+    def at(self):
+        """Seconds by a clock that goes on while nothing works, too."""
+        return self.now + self.waited
 
     def count_moments(self, seconds):
         """How many moments a piece of work is followed by."""
@@ -74,33 +79,54 @@ def test_a_backlog_alone_is_no_reason_to_hurry(work):
     assert pauses == pytest.approx([WORK_S * pace._FACTOR] * 3)
 
 
-def test_rows_are_sent_faster_than_they_come(work):
-    """Where they come at 5,000 a second, 512 of them leave time for less than a tenth."""
-    seq, sent = 10_000, 0
-    work.waited += work.pause_after(seq)
-    begun = work.now + work.waited
-    for _ in range(20):
-        seq += round((work.now + work.waited - begun) * 5_000)
-        begun, sent = work.now + work.waited, sent + 512
-        work.waited += work.pause_after(seq)
+def run(work, rate, seconds, seq=10_000):
+    """Sends batch after batch while rows come at a rate, a second's at once, as with commits; returns how many."""
+    begun, sent = work.at, 0
+    while work.at - begun < seconds:
+        sent += 512
+        work.waited += work.pause_after(seq + rate * int(work.at - begun))
+    return sent
 
-    took = work.now + work.waited - begun
-    assert 512 / took == pytest.approx(5_000 * pace._LEAD, rel=0.01)
+
+@pytest.mark.parametrize("rate", [1_000, 5_000])
+def test_rows_are_sent_faster_than_they_come(work, rate):
+    """But not much faster: the pauses are as long as they may be."""
+    run(work, rate, 20)
+    sent = run(work, rate, 20, seq=10_000 + 20 * rate)
+
+    assert rate * 20 * pace._LEAD * 0.9 < sent < rate * 20 * pace._LEAD * 1.5
+
+
+def test_first_rows_of_a_program_are_seen_at_once(work):
+    """Nothing is known of the time before; half a ring must not be lost until the first window is over."""
+    assert run(work, 5_000, 3) > 10_000
 
 
 def test_no_pause_where_rows_come_faster_than_they_can_be_sent(work):
-    """And a long one again as soon as none comes."""
+    """And a long one again when none has come for a while."""
     work.pause_after(0)
-    hurried = work.pause_after(10_000)
     work.waited += 1.0
+    hurried = work.pause_after(500_000)
+    pauses = []
+    while work.at < 120:
+        pauses.append(work.pause_after(500_000))
+        work.waited += max(pauses[-1], 0.1)
 
     assert hurried == 0
-    assert work.pause_after(10_000) == pytest.approx(WORK_S * pace._FACTOR)
+    assert pauses[-1] == pytest.approx(WORK_S * pace._FACTOR)
 
 
-def test_rows_that_vanish_are_no_reason_to_hurry(work):
-    """A database that was made anew begins at 0."""
-    work.pause_after(10_000)
-    work.waited += 1.0
+def test_rows_of_another_database_are_no_reason_to_hurry(work):
+    """One that was made anew begins at 0; what is known of the old one does not hold."""
+    run(work, 5_000, 10)
 
     assert work.pause_after(0) == pytest.approx(WORK_S * pace._FACTOR)
+
+
+def test_next_look_comes_before_many_rows(work):
+    """A ring holds so many; of a program that records nothing there is no next row."""
+    idle = work.pace.due_s(2_500)
+    run(work, 5_000, 20)
+
+    assert idle == float("inf")
+    assert work.pace.due_s(2_500) == pytest.approx(0.5, rel=0.2)

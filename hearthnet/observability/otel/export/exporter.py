@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
@@ -47,6 +48,7 @@ __all__ = ["Exporter"]
 log = get_logger(__name__)
 
 _ROUND_S: Final = 2.0  # between two rounds: a backend is this far behind at the most
+_MANY: Final = TRACE_RING_BUFFER // 4  # rows that may come until the next round: the ring holds the others meanwhile
 _ROUNDS_WITHOUT_LOCK: Final = 15  # between two tries to take the lock from a process that has ended
 _SAVE_S: Final = 5.0  # for the writer to commit a cursor
 _IDLE_S: Final = (
@@ -226,7 +228,10 @@ class Exporter:
             return _ROUNDS_WITHOUT_LOCK * self._round_s
         pause_s = sum(route.pace.end() for route, _ in self._lines)
         now = time.monotonic()
-        waits = [line.ready_at - now for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
+        waits = [
+            route.pace.due_s(_MANY) if self._oldest_us.get(route.signal) is None else line.ready_at - now
+            for route, line in self._lines
+        ]
         return max(min(pause_s, self._round_s), min([self._round_s, *waits]))
 
     def _send_some(self, route: Route, line: Delivery) -> None:
