@@ -88,7 +88,7 @@ def take_ordinary(handler: JsonHandler, logger: logging.Logger, level: int, mess
         if console is not None and (console.is_talkative or notable):
             console.show(line, name, shown, notable)
         recorder, now_us = runtime.recorder, now_ns // 1_000
-        number = recorder.next_number()
+        number = next(recorder.numbers)
         row = (
             0,
             recorder.run_id,

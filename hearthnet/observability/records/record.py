@@ -209,17 +209,18 @@ def is_plain(extras: object) -> bool:
     if type(extras) is not dict or len(extras) > MAX_KEYS or known:
         return False
     clean = active.clean
-    for key, value in extras.items():
+    for key in extras:
         if key not in _harmless and not _is_harmless(key, extras):
             return False
+        value = extras[key]
         kind = type(value)
         if kind is str:
             if len(value) < MIN_SECRET_CHARS or value in clean:
                 continue
             if len(value) > _SHORT_CHARS or needs_scrub(value):
                 return False
-        elif kind not in _SCALARS and (kind is not float or value - value):  # NaN, infinity: orjson makes them null
-            return False
+        elif kind is not int and kind not in _SCALARS and (kind is not float or value - value):
+            return False  # also NaN and infinity, which orjson would make null
     return True
 
 

@@ -42,14 +42,13 @@ def dead_box(path, run=RUN, *, count=100, committed=0, notable=(), sizes=None, p
     for number in range(1, 2 * count + 1, 2):
         box.append_trace(trace_of(number, int(number in notable), run))
         box.append_log(log_of(number + 1, int(number + 1 in notable), run))
-    slot = box.begin(run, "llm.chat", 5, 6)
-    box.open_span(slot, "generate", 7)
-    box.begin(run, "a.b", 1, 1)  # killed between the record of its end and the mark
+    # The second was killed between the record of its end and the mark.
+    slots = [box.begin(run, "llm.chat", 5, 6), box.begin(run, "a.b", 1, 1)]
+    box.open_span(slots[0], "generate", 7)
     box.note_committed(committed, committed, 2 * committed)
     for at in range(vitals):
         box.note_vitals(Vitals(5 + at, rss_bytes=7 + at, loop_lag_s=0.5))
-    os.close(box._fd)  # as a kill does
-    box._fd = -1
+    box.renew_in_child()  # as a kill does: the lock is free, and nothing more reaches the file
     return path
 
 

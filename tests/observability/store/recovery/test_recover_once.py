@@ -75,8 +75,8 @@ def box_of(directory, records, run_id=RUN, *, in_flight=0, committed=0, ended_us
     path = directory / f"telemetry.{run_id[-2:]}.box2"
     header = replace(new_header(layout.LIBRARY, run_id, "1", None, sizes), pid=2**22 + 1)
     box = BlackBox(path, header)
-    for number in range(in_flight):
-        box.begin(new_trace_id(), "in.flight", 1_000, 1_000 + number)
+    slots = [box.begin(new_trace_id(), "in.flight", 1_000, 1_000 + number) for number in range(in_flight)]
+    assert len(box.in_flight()) == len(slots)
     for record in records:
         (box.append_trace if hasattr(record, "spans") else box.append_log)(tuple(record))
     done = [record for record in records if record.number <= committed]
