@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
-from hearthnet.observability.redaction.names import PLAIN, SECRET, is_meant, judge, looks_random, quick_look, words_of
+from hearthnet.observability.redaction.names import PLAIN, SECRET, is_meant, judge, looks_random, words_of
 from hearthnet.observability.redaction.told import MAX_TOLD, PATH, is_distinct, known, known_here, tell
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ __all__ = [
 
 _MAX_REMEMBERED: Final = 4_096  # far more names than a program has; hostile ones must not grow it for ever
 _MAX_REMEMBERED_CHARS: Final = 128  # longer texts are rarely the same twice
-_SHORT_CHARS: Final = 512  # up to here searching for words first is faster; beyond, going from separator to separator
 _MIN_LONG_CHARS: Final = 26  # of a token with a dot in it, and of one that begins with frequent letters
 _MAX_ROUNDS: Final = 4
 _MAX_SECRETS: Final = 256  # values; a node has a handful, and each has some fifteen spellings
@@ -67,7 +66,7 @@ class Rules:
         shapes: the expressions made of the secrets; None until they are needed.
         search, search_dotted, search_lettered: find anything in a text that may be secret by its shape or value.
         words: the longest word of each of these names.
-        look: finds a word of a secret's name where a value may follow, in lower case.
+        look: tells which parts of `values.named` may find anything in a text.
         verdicts: what names say of their values.
         clean: texts that hold nothing secret.
         lock: over `secrets` and `shapes`. Re-entrant: compiling takes a millisecond, and a signal handler or a
@@ -97,7 +96,7 @@ class Rules:
         self.clean: dict[str, None] = {}
         self.lock = threading.RLock()
         self.words: tuple[str, ...] = ()
-        self.look: Callable[[str], object] = quick_look(()).search
+        self.look: Callable[[str], int] = _look_first
         self.forget_shapes()
 
     def forget_shapes(self) -> None:
@@ -129,8 +128,15 @@ def _search_first_lettered(at: int, text: str) -> object:
     return active.compiled().lettered[at].search(text)
 
 
+def _look_first(text: str) -> int:
+    from hearthnet.observability.redaction.quick import Look
+
+    look = active.look = Look(active.words, kind_of).parts_of
+    return look(text)
+
+
 # Each for its own expression: another thread may forget the shapes while one is halfway through them.
-_FIRST_LETTERED: Final = tuple(partial(_search_first_lettered, at) for at in range(4))
+_FIRST_LETTERED: Final = tuple(partial(_search_first_lettered, at) for at in range(2))
 
 
 active: Final = Rules()
@@ -171,7 +177,7 @@ def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
     active.patterns = tuple(re.compile(pattern) for pattern in patterns)
     active.names = tuple(f"_{'_'.join(parts)}_" for parts in words if parts)
     active.words = tuple(max(parts, key=len) for parts in words if parts)
-    active.look = quick_look(active.words).search
+    active.look = _look_first
     active.verdicts = {}
     _forget_texts()
 
@@ -214,37 +220,33 @@ def needs_scrub(text: str) -> bool:
     """Returns whether `scrub` must check the text closely; if not, it would return the text unchanged."""
     if known and any(value in text for value in known_here()):
         return True
-    if len(text) < MIN_SECRET_CHARS or text in active.clean:
-        return False
     rules = active
     remembered = rules.clean
+    length = len(text)
+    if length < MIN_SECRET_CHARS or text in remembered:
+        return False
     if (
         rules.search(text) is not None
         or (
-            len(text) >= _MIN_LONG_CHARS
+            length >= _MIN_LONG_CHARS
             and (
                 ("." in text and rules.search_dotted(text) is not None)
-                or rules.search_lettered[3](text) is not None
                 or rules.search_lettered[1](text) is not None
-                or rules.search_lettered[2](text) is not None
                 or ("assword" in text and rules.search_lettered[0](text) is not None)
             )
         )
         # A separator of each thing that `values.named` finds, and a word of a name or the user of a URL.
         or (
             (":" in text or "=" in text or '"' in text or "'" in text or "<" in text)
-            and (
-                len(text) > _SHORT_CHARS
-                or rules.look(text.lower()) is not None
-                or ("@" in text and ("://" in text or "oracle:" in text))
-            )
-            and any(_named_spans(text))
+            and (parts := rules.look(text))
+            and any(_named_spans(text, parts))
         )
     ):
         return True
     if rules.patterns and any(pattern.search(text) for pattern in rules.patterns):
         return True
-    _remember(remembered, text)
+    if length <= _MAX_REMEMBERED_CHARS:
+        _remember(remembered, text)
     return False
 
 
@@ -264,17 +266,17 @@ def scrub(text: str) -> str:
         if spans:
             spans = _again(cleaned, spans)
         else:
-            _remember(remembered, cleaned)
+            if len(cleaned) <= _MAX_REMEMBERED_CHARS:
+                _remember(remembered, cleaned)
             return cleaned
         cleaned = _replace(cleaned, spans)
     return REDACTED if _spans(cleaned) else cleaned
 
 
 def _remember(remembered: dict[str, None], text: str) -> None:
-    if len(text) <= _MAX_REMEMBERED_CHARS:
-        if len(remembered) >= _MAX_REMEMBERED:
-            remembered.clear()
-        remembered[text] = None
+    if len(remembered) >= _MAX_REMEMBERED:
+        remembered.clear()
+    remembered[text] = None
 
 
 def _spans(text: str) -> list[Span]:
@@ -342,12 +344,12 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     return span if span is None or is_meant(kind, text[slice(*span)]) else None
 
 
-def _named_spans(text: str) -> Iterator[Span]:
+def _named_spans(text: str, parts: int | None = None) -> Iterator[Span]:
     from hearthnet.observability.redaction import (
         values as redaction_values,  # a dozen expressions, for the few texts that need them
     )
 
-    return redaction_values.named(text, kind_of)
+    return redaction_values.named(text, kind_of, redaction_values.ALL_PARTS if parts is None else parts)
 
 
 def _replace(text: str, spans: list[Span]) -> str:

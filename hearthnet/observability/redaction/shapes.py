@@ -70,14 +70,12 @@ _BRANCHES: Final = {
         *(ending + _NAMED for ending in _ENDINGS),
     ],
     "k": [
-        rf"en(?<=[tT]oken){_SPOKEN}",
-        rf"ey(?<=[\s-]key){_SPOKEN}",
+        rf"e(?:n(?<=[tT]oken)|y(?<=[\s-]key)){_SPOKEN}",
         # Hooks: the host, or the beginning of the path, is before the pivot.
-        r"\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
-        r"s/catch/(?<=zapier\.com/hooks/catch/)([\w/]{10,})",
-        r"s/(?<=com/api/webhooks/)\d{16,20}/([\w-]{50,})",  # Discord
-        r"(?:b2)?/(?:(?<=office\.com/webhook/)|(?<=office\.com/webhookb2/))([\w@/-]{40,})",  # Teams
-        r"/(?<=tines\.com/webhook/)([\w/]{40,})",
+        r"\.com/(?<=hooks\.slack\.com/)(?:(?:services|workflows|triggers)/([\w/+]{20,})|services/T\w+/B\w+/(\w+))",
+        r"s/(?:catch/(?<=zapier\.com/hooks/catch/)([\w/]{10,})|(?<=com/api/webhooks/)\d{16,20}/([\w-]{50,}))",  # Discord
+        r"b2/(?<=office\.com/webhookb2/)([\w@/-]{40,})",  # Teams
+        r"/(?:(?<=office\.com/webhook/)([\w@/-]{40,})|(?<=tines\.com/webhook/)([\w/]{40,}))",
     ],
     "K": [rf"(?:(?<=TOK)EN|ey|EY){_SPOKEN}"],
     "J": [
@@ -121,7 +119,7 @@ _BRANCHES: Final = {
     ],
     "~": [r"(?<=[\w.~-]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
     "|": [
-        r" (?:sudo )?(?:chpasswd\b|passwd\b[^|\n]{0,40}--stdin)",  # `piped_at` finds the password
+        r" [scp](?:(?<=s)udo [cp])?(?:(?<=c)hpasswd\b|(?<=p)asswd\b[^|\n]{0,40}--stdin)",  # `piped_at` finds it
         r"(?<=\d{15}\|)([\w-]{27,})",  # Facebook, an app's
     ],
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
@@ -155,8 +153,6 @@ _BEFORE_RUN: Final = (
 LETTERED: Final = (
     rf"assword(?:(?<=[\w.-]password)|(?<=Password)|(?<=\bpassword))(?:{_QUOTED}|{_SPOKEN}|(?:\s|\\n){{1,8}}(?=[^\s\\]))",
     rf"dapi(?<={_BEGINS}dapi)([0-9a-fA-F]{{22,}}(?:-\d+)?)",  # Databricks
-    rf"oy2(?<={_BEGINS}oy2)([0-9a-z]{{43}})(?!\w)",  # NuGet
-    rf"cio(?<={_BEGINS}cio)(?=[A-Za-z]{{0,32}}+\d)([0-9A-Za-z]{{32}})(?!\w)",  # crates.io
 )
 _PIVOTS: Final = "+_-~JKQZYVBAG.b"  # of prefixes and marks: those that cost least first
 

@@ -26,9 +26,30 @@ from hearthnet.observability.redaction.names import (
     makes_words,
 )
 
-__all__ = ["ALONE", "Key", "Span", "is_basic", "named", "value_of", "with_owner"]
+__all__ = [
+    "ALL_PARTS",
+    "ALONE",
+    "ELEMENTS",
+    "ESCAPES",
+    "IN_URL",
+    "KEYED",
+    "PAIRED",
+    "UNCERTAIN",
+    "Key",
+    "Span",
+    "is_basic",
+    "named",
+    "value_of",
+    "with_owner",
+]
 
 Span = tuple[int, int]
+# Parts of the search; a quick check tells which of them a text needs.
+KEYED: Final = 1
+PAIRED: Final = 2
+ELEMENTS: Final = 4
+IN_URL: Final = 8
+ALL_PARTS: Final = 15
 
 _NAME_CHARS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 # Allowed between a name and its separator: quotes, escaped or not, a closing bracket, the rest of `:=`, `?=` or `==`.
@@ -106,8 +127,8 @@ _NO_OWNERS: Final = frozenset({
     "in", "invalid", "is", "its", "no", "not", "of", "on", "one", "or", "same", "some", "that", "the", "their", "this",
     "to", "under", "unknown", "with", "wrong",
 })  # fmt: skip
-_ESCAPES: Final = ("n", "r", "t")
-_UNCERTAIN: Final = _BORROWING | ALONE
+ESCAPES: Final = ("n", "r", "t")
+UNCERTAIN: Final = _BORROWING | ALONE
 _NUMBER: Final = 4  # a kind of name: secret if the value could be one, or is a number
 _OF_OWNED: Final = {PLAIN: PLAIN, OPEN: LIKELY, LIKELY: LIKELY, SECRET: _NUMBER}  # `stripe key: …`, `api key: …`
 _VERB: Final = re.compile(r"(?!(?:pre)?shared|signing)\w*(?:ed|ing)")
@@ -130,20 +151,30 @@ class Key(NamedTuple):
     limit: int = sys.maxsize  # where to stop: of a value that may be none, covered text is searched again
 
 
-def named(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
-    """Yields the spans of values of secret names, in pairs and elements too, and of passwords in URLs."""
-    yield from _keyed(text, kind_of)
-    if "<" in text:
+def named(text: str, kind_of: Callable[[str], int], parts: int) -> Iterator[Span]:
+    """Yields the spans of values of secret names, in pairs and elements too, and of passwords in URLs.
+
+    Args:
+        text: the whole.
+        kind_of: judges a name.
+        parts: of this search, as a sum: `KEYED`, `PAIRED`, `ELEMENTS`, `IN_URL`.
+    """
+    if parts & KEYED:
+        yield from _keyed(text, kind_of)
+    if parts & ELEMENTS:
         yield from _elements(text, kind_of)
-    if '"' in text or "'" in text:
+    if parts & PAIRED:
         yield from _paired(text, kind_of)
-    if "@" in text and "oracle:" in text:
-        yield from (match.span(1) for match in _ORACLE.finditer(text))
-    if "@" in text and "://" in text:
-        for match in _USERINFO.finditer(text):
-            yield match.span(match.lastindex or 0)
-            if match[1] and _TOKEN_AS_USER.fullmatch(match[1]) is not None:
-                yield match.span(1)
+    if parts & IN_URL:
+        yield from _in_urls(text)
+
+
+def _in_urls(text: str) -> Iterator[Span]:
+    yield from (match.span(1) for match in _ORACLE.finditer(text))
+    for match in _USERINFO.finditer(text):
+        yield match.span(match.lastindex or 0)
+        if match[1] and _TOKEN_AS_USER.fullmatch(match[1]) is not None:
+            yield match.span(1)
 
 
 def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
@@ -170,10 +201,10 @@ def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
             head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
             bare = head.rstrip(between)
             name = bare[len(bare.rstrip(_NAME_CHARS)) :]
-            if has_escapes and name[:1] in _ESCAPES and bare[: -len(name)].endswith("\\") and kind_of(name[1:]):
+            if has_escapes and name[:1] in ESCAPES and bare[: -len(name)].endswith("\\") and kind_of(name[1:]):
                 name = name[1:]  # behind an escaped line break
             # Nearly all names end here.
-            if name and (kind := kind_of(name) or (name in _UNCERTAIN and _kind_beside(text, at, bare, name, kind_of))):
+            if name and (kind := kind_of(name) or (name in UNCERTAIN and _kind_beside(text, at, bare, name, kind_of))):
                 is_value = text[end : end + 1] not in _NO_VALUE[separator]
                 span = _value_if_meant(text, _key(head, bare, name, separator, at), kind) if is_value else None
                 if span is not None:
