@@ -1,9 +1,9 @@
-"""The quick check for names: tells most texts without the name of a secret from the rest, at a fraction of the cost.
+"""The quick check of longer texts for names: at a fraction of the cost, it tells most of those without a secret.
 
-A short text is searched for the words of secrets' names. In a longer one that stops too often: there each name before a
-separator is taken, and in nearly all texts each is one that was found plain before. In the reversed text the name is
-behind its separator, so that one expression finds all of them; it begins with the separator, a literal character, and
-passes the rest of the text at three instructions a character.
+In a longer text an expression of the words of secrets' names stops too often. There each name before a separator is
+taken instead, and in nearly all texts each is one that was found plain before. In the reversed text the name is behind
+its separator, so that one expression finds all of them; it begins with the separator, a literal character, and passes
+the rest of the text at three instructions a character.
 
 It is never stricter than the search, `values.named`: what it is not sure of, that search decides.
 """
@@ -14,12 +14,11 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from hearthnet.observability.redaction.names import PLAIN, quick_look
-from hearthnet.observability.redaction.values import ALL_PARTS, ELEMENTS, ESCAPES, IN_URL, KEYED, PAIRED, UNCERTAIN
+from hearthnet.observability.redaction.names import LISTED, PLAIN
+from hearthnet.observability.redaction.values import ELEMENTS, ESCAPES, IN_URL, KEYED, PAIRED, UNCERTAIN
 
 __all__ = ["MAX_PLAIN", "Look"]
 
-_SHORT_CHARS: Final = 512
 MAX_PLAIN: Final = 2_048  # names that are remembered
 # More than this, or a longer name, is for the search: it takes the last 64 characters before a separator.
 _MAX_BETWEEN_CHARS: Final = 20
@@ -36,34 +35,24 @@ _NAMES: Final = tuple(
     )
     for separator in ":="
 )
-# A pair of name and value, or a list of arguments.
-_CALL, _LIST = (re.compile(rf"\{bracket}(?:[\"'\\]|b[\"'\\]|\s{{1,40}}+[\"'\\])").search for bracket in "([")
+_CALL, _LIST = (re.compile(rf"\{bracket}{LISTED}").search for bracket in "([")
 
 
 class Look:
-    """What a text may have in it, by the names that are secret at present.
+    """What a longer text may have in it, by the names that are secret at present: `kind_of` judges them."""
 
-    Args:
-        words: the longest word of each further name that is secret.
-        kind_of: judges a name.
-    """
-
-    def __init__(self, words: tuple[str, ...], kind_of: Callable[[str], int]) -> None:
-        self._search = quick_look(words).search
+    def __init__(self, kind_of: Callable[[str], int]) -> None:
         self._plain = {""}  # names that are plain in any text, reversed
         self._kind_of = kind_of
 
     def parts_of(self, text: str) -> int:
         """Returns which parts of the search of `values.named` may find anything in the text, as a sum."""
-        if len(text) <= _SHORT_CHARS:
-            if self._search(text.lower()) is not None:
-                return ALL_PARTS
-            parts = 0
-        else:
-            parts = self._has_name(text) | (ELEMENTS if "<" in text and "</" in text else 0)
+        parts = self._has_name(text) | (ELEMENTS if "<" in text and "</" in text else 0)
         if ('"' in text or "'" in text) and (_CALL(text) is not None or _LIST(text) is not None):
             parts |= PAIRED
-        return parts | IN_URL if "@" in text and ("://" in text or "oracle:" in text) else parts
+        if "@" in text and ("://" in text or "oracle:" in text):
+            parts |= IN_URL
+        return parts
 
     def _has_name(self, text: str) -> int:
         for separator, names in _NAMES:

@@ -20,7 +20,9 @@ from hearthnet.observability.redaction.names import (
     OPEN,
     PLAIN,
     SECRET,
+    VARIABLE,
     could_be_secret,
+    is_made,
     is_meant,
     last_word_is_secret,
     makes_words,
@@ -73,6 +75,7 @@ _BRACKET: Final = re.compile(r"[\[\]{}]")
 _RUN: Final = re.compile(
     r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\(?![nrt\"'\\]))*"
 )
+_UNBROKEN: Final = re.compile(r"[^\s=\\]{8,}+(?!=)")
 _LINE: Final = re.compile(r"(?:[^\n\r\"'\\]|\\(?![nrt\"'\\])|[\"'](?!\s*[,;:)\]}]|\s*$))*")
 _SCHEME: Final = re.compile(
     r"(?:bearer|basic|token|ssws|apikey|api-key|negotiate|digest|hmac|signature|aws4[\w-]*)[ \t]++", re.IGNORECASE
@@ -129,12 +132,20 @@ _NO_OWNERS: Final = frozenset({
 })  # fmt: skip
 ESCAPES: Final = ("n", "r", "t")
 UNCERTAIN: Final = _BORROWING | ALONE
-_NUMBER: Final = 4  # a kind of name: secret if the value could be one, or is a number
-_OF_OWNED: Final = {PLAIN: PLAIN, OPEN: LIKELY, LIKELY: LIKELY, SECRET: _NUMBER}  # `stripe key: …`, `api key: …`
+_NUMBER: Final = 5  # a kind of name: secret if the value could be one, or is a number
+_OF_OWNED: Final = {
+    PLAIN: PLAIN,
+    OPEN: LIKELY,
+    LIKELY: LIKELY,
+    VARIABLE: LIKELY,
+    SECRET: _NUMBER,
+}  # `stripe key: …`, `api key: …`
 _VERB: Final = re.compile(r"(?!(?:pre)?shared|signing)\w*(?:ed|ing)")
 _OWNER: Final = re.compile(r"([\w.-]{2,63})[ \t]{1,4}$")
 # User and password before a host. The password may hold an `@`: the last one counts.
-_USERINFO: Final = re.compile(r"://(?:([^\s/?#\"'<>@:]*+):([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
+_USERINFO: Final = re.compile(
+    r"://(?:([^\s/?#\"'<>@:]*+):(?!\d{1,5}[?#])([^\s/\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@"
+)
 _ORACLE: Final = re.compile(r"oracle:(?:thin|oci8?):[\w$#]{1,64}/([^\s@/\"']{1,128})@")
 _TOKEN_AS_USER: Final = re.compile(r"(?=\D*\d)[\w.~%+-]{20,}")  # before `:x-oauth-basic`, say
 _PORT: Final = re.compile(r"\d{1,5}(?!\w)")
@@ -161,11 +172,11 @@ def named(text: str, kind_of: Callable[[str], int], parts: int) -> Iterator[Span
     """
     if parts & KEYED:
         yield from _keyed(text, kind_of)
-    if parts & ELEMENTS:
+    if parts & ELEMENTS and "</" in text:
         yield from _elements(text, kind_of)
-    if parts & PAIRED:
+    if parts & PAIRED and ('"' in text or "'" in text):
         yield from _paired(text, kind_of)
-    if parts & IN_URL:
+    if parts & IN_URL and "@" in text:
         yield from _in_urls(text)
 
 
@@ -258,7 +269,7 @@ def _elements(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
             before = _NAME_ELEMENT.search(text[max(0, match.start() - _MAX_BEFORE_CHARS) : match.start()])
             name = before[1] if before is not None else ""
         content = match[2].rstrip().removesuffix("]]")
-        if name and kind_of(name) != PLAIN and _HARMLESS.fullmatch(content) is None:
+        if name and kind_of(name) != PLAIN and not _is_harmless(content):
             span = _unless_redacted(text, match.start(2), match.start(2) + len(content))
             if span is not None and is_meant(kind_of(name), text[slice(*span)]):
                 yield span
@@ -323,9 +334,14 @@ def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
     content = text[start:end]
     if key.separator == ":" and not key.is_quoted and _is_word(key.name, content) and not _STRONG.search(key.name):
         return None  # "unexpected token: '}'"
-    if _HARMLESS.fullmatch(content) is not None:
+    if _is_harmless(content):
         return None
     return _unless_redacted(text, _skip_scheme(text, start)[0], end)
+
+
+def _is_harmless(value: str) -> bool:
+    """Returns whether a value is a word or a placeholder; a variable's name that could be none is a password."""
+    return _HARMLESS.fullmatch(value) is not None and not (value.startswith("$") and could_be_secret(value[1:]))
 
 
 def _is_word(name: str, content: str) -> bool:
@@ -351,7 +367,7 @@ def _bare(text: str, key: Key, start: int) -> Span | None:
     match = _RUN.match(text, begin, key.limit)
     end = match.end() if match is not None else begin
     value = text[begin:end]
-    if not value or _HARMLESS.fullmatch(value) is not None:
+    if not value or _is_harmless(value):
         return None
     if begin == start and _is_no_secret(text, key, value, start, end):  # behind a scheme there is nothing else
         return None
@@ -360,6 +376,8 @@ def _bare(text: str, key: Key, start: int) -> Span | None:
         return _unless_redacted(text, begin, newline if newline >= 0 else len(text))
     if key.separator == "=" and key.before in ("'", '"'):
         end = max(end, _end_of_item(text, end, key.before))
+    elif key.separator == "=" and key.name.isupper():
+        end = _end_of_made(text, begin, end)
     is_line = (_COOKIE.search(key.name) is not None and "=" in value) or _PHRASE.search(key.name) is not None
     if is_line:
         line = _LINE.match(text, begin)
@@ -372,6 +390,12 @@ def _end_of_item(text: str, end: int, quote: str) -> int:
     closing = text.find(quote, end, end + _MAX_LINE_CHARS)
     rest = text[end:closing] if closing >= 0 else "="
     return end if "=" in rest or "\n" in rest else closing
+
+
+def _end_of_made(text: str, start: int, end: int) -> int:
+    """Returns the end of a variable's value of letters and signs at random, which quotes and commas are among."""
+    match = _UNBROKEN.match(text, start, start + _MAX_OPEN_CHARS)
+    return end if match is None or not is_made(match[0]) else max(end, match.end())
 
 
 def _is_no_secret(text: str, key: Key, value: str, start: int, end: int) -> bool:

@@ -35,11 +35,18 @@ COMMANDS = [
     ["tool", "--api-token", SECRET, "--verbose"],
     ["tool", "--stripe-key", "a1b2c3d4e5f6g7h8i9j0", "--verbose"],
     ["env", f"PGPASSWORD={SECRET}", "psql", "-h", "x"],
+    ["ssh-keygen", "-t", "rsa", "-N", SECRET, "-f", "k"],
+    ["twine", "upload", "-u", "bob", "-p", SECRET],
+    ["openssl", "enc", "-aes-256-cbc", "-k", SECRET],
+    ["ab", "-A", f"bob:{SECRET}", "http://h"],
+    ["cf", "login", "-u", "bob", "-p", SECRET],
 ]
 LINES = [
     "echo bob:{} | chpasswd", "ran echo '{}' | sudo passwd --stdin bob", "htpasswd -b /etc/x bob {}",
     "htpasswd -cb /etc/x bob {}", "xfreerdp /u:bob /p:{} /v:h", "sqlplus bob/{}@db", "sqlplus -s bob/{}@//h:1521/x",
-    "requirepass {}", 'requirepass "{}"', "bindpw {}", "enable secret 5 {}", "enable secret {}",
+    "requirepass {}", 'requirepass "{}"', "bindpw {}", "rootpw {}", "rootpw --iscrypted {}",
+    "rabbitmqctl add_user bob {}",
+    "rabbitmqctl -n x change_password bob {}", "enable secret 5 {}", "enable secret {}",
 ]  # fmt: skip
 SHOWN = {
     "repr": repr,
