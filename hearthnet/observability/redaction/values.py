@@ -184,7 +184,7 @@ def _in_urls(text: str) -> Iterator[Span]:
     yield from (match.span(1) for match in _ORACLE.finditer(text))
     for match in _USERINFO.finditer(text):
         yield match.span(match.lastindex or 0)
-        if match[1] and _TOKEN_AS_USER.fullmatch(match[1]) is not None:
+        if match[1] and (match[2] == "x-oauth-basic" or _TOKEN_AS_USER.fullmatch(match[1]) is not None):
             yield match.span(1)
 
 
