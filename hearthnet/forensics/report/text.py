@@ -21,6 +21,7 @@ __all__ = ["Paint", "printable", "report"]
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")  # a damaged file may have them; no terminal can show them
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 _GOOD: Final = ("clean_stop", "running")
+_OPEN: Final = ("imported", "unknown")
 _CERTAINTY: Final = {"certain": "certain", "likely": "likely, not certain", "possible": "only possible"}
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = " .:-=+*#@"
@@ -73,7 +74,7 @@ class Report:
         """Returns all sections that are not empty."""
         sections = [
             ("", self._verdict_lines()),
-            ("In flight when it ended", self._in_flight_lines()),
+            ("In flight" if self._verdict.cause == "running" else "In flight when it ended", self._in_flight_lines()),
             ("Before the end", self._vitals_lines()),
             ("Timeline, newest last; traces at their end", self._timeline_lines()),
             ("Errors", self._error_lines()),
@@ -93,7 +94,7 @@ class Report:
 
     def _verdict_lines(self) -> Iterator[str]:
         verdict, run = self._verdict, self._case.run
-        colour = "green" if verdict.cause in _GOOD else "yellow" if verdict.cause == "unknown" else "red"
+        colour = "green" if verdict.cause in _GOOD else "yellow" if verdict.cause in _OPEN else "red"
         for line in self._wrapped("", f"{verdict.cause.replace('_', ' ').upper()}: {CAUSES[verdict.cause]}"):
             yield self._paint(line, colour, "bold")
         if run is not None:
@@ -166,6 +167,8 @@ class Report:
     def _entry_line(self, entry: Entry, program_chars: int, status_chars: int) -> str:
         duration = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
         text = f" {printable(entry.text)}" if entry.text else ""
+        if isinstance(others := entry.extras.get("repeats"), int):  # of a flood most are counted alone
+            text += f", and {others:,} more like it"
         program = printable(self._programs.get(entry.run_id or "", ""))[:program_chars]
         first = f"  {_clock(ended_us(entry))} {program:<{program_chars}}{' ' if program_chars else ''}"
         line = f"{first}{entry.kind:<6} {printable(entry.status):<{status_chars}} {printable(entry.name)}"

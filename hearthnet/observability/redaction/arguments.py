@@ -1,6 +1,6 @@
 """Lists of a command's arguments: searched as the line that they make, for each alone looks harmless.
 
-`['htpasswd', '-b', 'users', 'bob', 'secret']` is `htpasswd -b users bob secret`. What is a secret in the line is one in
+`['htpasswd', '-b', 'users', 'bob', 'secret']` is `htpasswd -b users bob secret`. A secret of the line is one in
 its argument, of a list in a record or of one that is shown in a text, as Python or JSON.
 """
 
@@ -34,7 +34,7 @@ _ITEM: Final = re.compile(
 )
 _LONG_CHARS: Final = 100
 _BLANK: Final = re.compile(r"\s")
-_OTHER: Final = "_"  # in place of what is no text
+_OTHER: Final = "_"  # in place of an item that is no text
 
 
 def without_secrets(items: Sequence[object], spans_of: Callable[[str], Iterable[Span]]) -> list[object]:
@@ -66,7 +66,7 @@ def listed(text: str, spans_of: Callable[[str], Iterable[Span]], has_name: Calla
         covered = 0
         for match in start.finditer(text):
             at = match.end()
-            if match.start() < covered:  # what is in a list is not searched again: the time stays linear
+            if match.start() < covered:  # a list is searched once: the time stays linear
                 continue
             end = text.find(close, at, at + _MAX_LIST_CHARS)
             shown = text[at : end if end >= 0 else at + _MAX_LIST_CHARS]

@@ -11,7 +11,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from hearthnet.observability.redaction.shapes import BEGINS, NEXT_ITEM
+from hearthnet.observability.redaction.expressions import BEGINS, NEXT_ITEM
 
 if TYPE_CHECKING:
     from hearthnet.observability.redaction.values import Span

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from hearthnet.constants import REDACTED
-from hearthnet.observability.redaction.shapes import NEXT_ITEM
+from hearthnet.observability.redaction.expressions import NEXT_ITEM
 from hearthnet.observability.redaction.values import Key, Span, value_of
 
 __all__ = ["flag_value", "option_value", "piped_at"]

@@ -41,6 +41,7 @@ __all__ = [
     "looks_random",
     "needs_scrub",
     "on_change",
+    "prepare",
     "register_secrets",
     "scrub",
     "spellings",
@@ -72,8 +73,8 @@ class Rules:
         search_words: finds, in a short text in lower case, what that search may find anything in.
         verdicts: what names say of their values.
         clean: texts that hold nothing secret.
-        lock: over `secrets` and `shapes`. Re-entrant: compiling takes a millisecond, and a signal handler or a
-            finalizer may log in the meantime.
+        lock: over `secrets`, `shapes`, `words`, `look` and `search_words`. Re-entrant: compiling takes milliseconds,
+            and a signal handler or a finalizer may log in the meantime.
     """
 
     __slots__ = (
@@ -100,7 +101,7 @@ class Rules:
         self.lock = threading.RLock()
         self.words: tuple[str, ...] = ()
         self.look: Callable[[str], int] = _look_first
-        self.search_words: Callable[[str], object] = quick_look(()).search
+        self.search_words: Callable[[str], object] = _search_words_first
         self.forget_shapes()
 
     def forget_shapes(self) -> None:
@@ -118,6 +119,20 @@ class Rules:
             return self.shapes
 
 
+def _look_first(text: str) -> int:
+    from hearthnet.observability.redaction.quick import Look
+
+    with active.lock:
+        active.look = Look(kind_of).parts_of
+        return active.look(text)
+
+
+def _search_words_first(text: str) -> object:
+    with active.lock:  # over both: `configure` may have other words
+        active.search_words = quick_look(active.words).search
+        return active.search_words(text)
+
+
 def _search_first(text: str) -> object:
     return active.compiled().all.search(text)
 
@@ -126,14 +141,22 @@ def _search_first_dotted(text: str) -> object:
     return active.compiled().dotted.search(text)
 
 
-def _look_first(text: str) -> int:
-    from hearthnet.observability.redaction.quick import Look
-
-    look = active.look = Look(kind_of).parts_of
-    return look(text)
-
-
 active: Final = Rules()
+
+
+def prepare() -> None:
+    """Compiles and imports what finds secrets, 40 ms: where logging is configured, so that no record waits for it."""
+    from hearthnet.observability.redaction import (  # noqa: F401  # for what follows
+        arguments,
+        options,
+        spoken,
+        values,
+        vendors,
+    )
+
+    active.compiled()
+    active.look("")
+    active.search_words("")
 
 
 def is_secret(name: str) -> bool:
@@ -170,9 +193,9 @@ def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
     words = [words_of(key) for key in keys]
     active.patterns = tuple(re.compile(pattern) for pattern in patterns)
     active.names = tuple(f"_{'_'.join(parts)}_" for parts in words if parts)
-    active.words = tuple(max(parts, key=len) for parts in words if parts)
-    active.look = _look_first
-    active.search_words = quick_look(active.words).search
+    with active.lock:
+        active.words = tuple(max(parts, key=len) for parts in words if parts)
+        active.look, active.search_words = _look_first, _search_words_first
     active.verdicts = {}
     _forget_texts()
 

@@ -14,18 +14,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
+from hearthnet.observability.redaction.expressions import BEGINS, NEXT_ITEM
 from hearthnet.observability.redaction.vendors import MARKS, VENDORS
 
-__all__ = ["BEGINS", "BRANCHES", "DOTTED", "NEXT_ITEM"]
+__all__ = ["BRANCHES", "DOTTED"]
 
 _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
-# At the beginning of a word, or behind an escaped line break.
-BEGINS: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 _PEM: Final = r"----BEGIN[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
-# Between an option and its value: white space, or the end of a list's item and the beginning of the next.
-NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
 # In SQL and in build files; with something else than letters, for a sentence may quote a word.
 _QUOTED: Final = r"[ \t]+\\{0,7}[\"'](?=[A-Za-z]*[^A-Za-z\s\"'\\])([^\s\"'\\]{6,128})(?=\\{0,7}[\"'])"
 _CRYPT: Final = r"(?:(?<=\$[15678y]\$)|(?<=\$gy\$)|(?<=\$apr1\$))"

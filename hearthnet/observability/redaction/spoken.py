@@ -27,7 +27,7 @@ _PASSWORD: Final = re.compile(r"pass|pwd|secret", re.IGNORECASE)
 _DIGIT: Final = re.compile(r"\d")
 _MIN_DIGITS: Final = 12  # of a value that is neither a password nor a count
 _RUN: Final = re.compile(r"[^\s\"'`]*[^\s\"'`.,;:)]")
-_NO_SYMBOL: Final = re.compile(r"[-(\[{<:$%@\\]|[\w./:@,+'=~-]*$")  # what is written in prose and in code
+_NO_SYMBOL: Final = re.compile(r"[-(\[{<:$%@\\]|[\w./:@,+'=~-]*$")  # of prose and code
 _VALUE: Final = re.compile(r"\.?[\w+/=~%-]+(?:[.:]+[\w+/=~%-]+)*")
 
 
