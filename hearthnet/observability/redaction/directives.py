@@ -1,4 +1,4 @@
-"""Secrets behind words without a rare letter to stop at: in settings, among arguments, tokens of two services.
+"""Secrets behind words without a rare letter to stop at: in settings, among arguments, in tokens of a service.
 
 `masterauth secret`, `net user bob secret`, a line of `.pgpass`. To search each text for each of these words would cost
 as much as all other rules. So texts of up to 512 characters are: for settings those that have a separator, which the
@@ -41,7 +41,6 @@ _AT_THE_BEGINNING: Final = {
 }
 _TOKENS: Final = {
     "dapi": rf"{BEGINS}dapi([0-9a-fA-F]{{22,}}(?:-\d+)?)",  # Databricks
-    "cio": rf"{BEGINS}cio(?=[A-Za-z]{{0,32}}+\d)([0-9A-Za-z]{{32}})(?!\w)",  # crates.io
 }
 _FIRST_WORDS: Final = ("masterauth ", "mc alias set ", "net use")
 BEGINNINGS: Final = frozenset(word[:3] for word in _FIRST_WORDS)  # compared in a third of the time

@@ -160,7 +160,7 @@ _CHOICE: Final = "jkbhpcsqzxvwygfumdlinorate"
 
 # By the same letters, parts of the lines and tokens that `directives` finds.
 _SETTINGS: Final = {
-    "h": r"\s(?<=masterauth\s)", "p": r"i[0-9a-f]{22}(?<=dapi.{22})", "c": r"io[0-9a-z]{32}",
+    "h": r"\s(?<=masterauth\s)", "p": r"i[0-9a-f]{22}(?<=dapi.{22})",
 }  # fmt: skip
 
 

@@ -251,7 +251,7 @@ def needs_scrub(text: str) -> bool:
             # A separator of each thing that `values.named` finds.
             if ":" in text or "=" in text or '"' in text or "'" in text or "<" in text
             else length >= MIN_CHARS
-            and (text[:3] in BEGINNINGS or (length >= _MIN_LONG_CHARS and ("dapi" in text or "cio" in text)))
+            and (text[:3] in BEGINNINGS or (length >= _MIN_LONG_CHARS and "dapi" in text))
             and directed(text)
         )
         or (rules.patterns and any(pattern.search(text) for pattern in rules.patterns))

@@ -17,7 +17,7 @@ HEX, LOWER, UPPER = "0123456789abcdef", string.digits + string.ascii_lowercase, 
 ALNUM = string.digits + string.ascii_letters
 WORD, BASE64, LETTERS = f"{ALNUM}-_", f"{ALNUM}+/", string.ascii_letters
 AT_ONCE = 40  # in one text
-ALONE = frozenset({"crates.io", "Databricks"})  # found in short texts only
+ALONE = frozenset({"Databricks"})  # found in short texts only
 # Parts of tokens as their vendors describe them: literal text, or an alphabet and a number of characters.
 FORMS = {
     "1Password, secret key": ["A3-", (UPPER, 6), "-", (UPPER, 6), "-", (UPPER, 5), "-", (UPPER, 5), "-", (UPPER, 5)],
@@ -41,7 +41,6 @@ FORMS = {
     "Bitbucket": ["BBDC-", (f"{ALNUM}+/_-", 11), "@", (f"{ALNUM}+/_-", 32)],
     "Bitbucket, no sign": ["BBDC-", (f"{ALNUM}+/", 44)],
     "ClickUp": ["pk_", (string.digits, 8), "_", (UPPER, 32)],
-    "crates.io": ["cio", (ALNUM, 32)],
     "Databricks": ["dapi", (HEX, 32)],
     "Deno": ["ddp_", (ALNUM, 36)],
     "Discord, bot": ["M", (ALNUM, 23), ".", (WORD, 6), ".", (WORD, 38)],
@@ -132,8 +131,8 @@ WEBHOOKS = [
     "https://outlook.office.com/webhook/{0}-{0}",
     "https://x.tines.com/webhook/{0}{0}/{0}{0}",
 ]
-# Of Vault's old tokens one in seventy has no digit, and looks like a method's name; of those of crates.io one in 300.
-MAY_SURVIVE = {"Vault, before 1.10": 0.03, "crates.io": 0.01}
+# Of Vault's old tokens one in seventy has no digit, and looks like a method's name.
+MAY_SURVIVE = {"Vault, before 1.10": 0.03}
 
 
 def made(parts: list, rng: random.Random) -> str:
