@@ -22,6 +22,9 @@ _MAX_NAME_CHARS: Final = 80
 _MAX_VALUE_CHARS: Final = 256
 _NAME: Final = re.compile(r"([\w.-]+)(?:[ \t]+is)?[ \t]+[\"'`]?$")
 _NETRC: Final = re.compile(r"login\s+\S{1,64}?(?:\s|\\n)+password(?:\s|\\n)+[\"'`]?$")
+# Of routers, and of two commands; a digit before the password tells its encoding.
+_SET: Final = re.compile(r"\b(?:enable|(?:username|neighbor|mysqladmin|nmcli)\s[^\n]{1,64}?)\s+password\s+[\"'`]?$")
+_SET_VALUE: Final = re.compile(r"(?:\d\s+)?(?=[a-z]*[^a-z\s.,:;!?)\"'`])([^\s\"'`\\]{3,128})")
 _ENTRY: Final = re.compile(r"[^\s\"'`\\]+")
 _PASSWORD: Final = re.compile(r"pass|pwd|secret", re.IGNORECASE)
 _DIGIT: Final = re.compile(r"\d")
@@ -43,6 +46,9 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
     if _NETRC.search(head) is not None:
         entry = _ENTRY.match(text, start)
         return None if entry is None else entry.span()
+    if _SET.search(head) is not None:
+        setting = _SET_VALUE.match(text, start)
+        return None if setting is None else setting.span(1)
     before, value = _NAME.search(head), _VALUE.match(text, start)
     run = _RUN.match(text, start, start + _MAX_VALUE_CHARS)
     if before is None or run is None:

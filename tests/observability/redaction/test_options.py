@@ -47,6 +47,8 @@ LINES = [
     "requirepass {}", 'requirepass "{}"', "bindpw {}", "rootpw {}", "rootpw --iscrypted {}",
     "rabbitmqctl add_user bob {}",
     "rabbitmqctl -n x change_password bob {}", "enable secret 5 {}", "enable secret {}",
+    "enable password {}", "username bob password 7 {}", "mysqladmin -u root password {}", "keyPassword {}",
+    "nmcli dev wifi connect home password {}",
 ]  # fmt: skip
 SHOWN = {
     "repr": repr,
@@ -87,7 +89,8 @@ def test_secret_of_a_directive_or_a_pipe_is_redacted(line):
     [
         "the enable secret is gone", "ls | passwd", "echo it | tee chpasswd", "we require passes | and so on",
         "xfreerdp /v:h /port:3389", "sqlplus at db", "htpasswd -c /etc/x bob", "echo a | sort | passwd --stdin bob",
-        "bindpw", "requirepass", "unrequirepass a1b2c3d4",
+        "bindpw", "requirepass", "unrequirepass a1b2c3d4", "enable password reset",
+        "the username or password was wrong", "username bob password expired",
     ],
 )  # fmt: skip
 def test_command_without_a_password_stays(text):
