@@ -29,6 +29,7 @@ from hearthnet.observability.redaction.rules import (
     needs_scrub,
     on_change,
     scrub,
+    without_arguments,
 )
 from hearthnet.observability.redaction.told import known, tell
 
@@ -329,8 +330,8 @@ def _bounded_items(value: Iterable[Any], strict: bool, depth: int, budget: list[
         _tell_all(items[1])
         return [clean_text(items[0], _MAX_KEY_CHARS), REDACTED]
     items = _without_keys(items) if any(_begins_key(item) for item in items[:MAX_KEYS]) else items
-    if any(isinstance(item, str) and item.startswith("-") for item in items[:MAX_KEYS]):
-        items = _without_arguments(items)
+    if len(items) > 2 and isinstance(value, list | tuple):
+        items = without_arguments(items)
     kept = [bounded(item, strict=strict, depth=depth + 1, budget=budget) for item in items[:MAX_KEYS]]
     return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
 
@@ -349,19 +350,6 @@ def _without_keys(lines: list[Any]) -> list[Any]:
         if _begins_key(line):
             is_inside = "-----END" not in line[line.rindex("-----BEGIN") :]
     return kept
-
-
-def _without_arguments(items: list[Any]) -> list[Any]:
-    """Returns the arguments of a command without the secrets behind their options: each alone looks harmless."""
-    kept = items[: MAX_KEYS + 1]
-    is_option = [isinstance(item, str) and item.startswith("-") for item in kept]
-    for at, item in enumerate(kept):
-        if isinstance(item, str) and (is_option[at] or (at and is_option[at - 1])):
-            before = [other[:_MAX_KEY_CHARS] for other in items[max(0, at - 8) : at] if isinstance(other, str)]
-            shown = repr([*before, safe_text(item)])
-            if scrub(shown)[-len(item) - 2 :] != shown[-len(item) - 2 :]:
-                kept[at] = REDACTED
-    return [*kept, *items[MAX_KEYS + 1 :]]
 
 
 def _is_secrets_name(first: object) -> bool:

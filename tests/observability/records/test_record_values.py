@@ -437,7 +437,7 @@ def test_integers_of_64_bits_are_numbers(number):
     ("arguments", "kept"),
     [
         (["tool", "--name", "bob", "--token", "swordfish-12"], ["tool", "--name", "bob", "--token", REDACTED]),
-        (["curl", "-u", "bob:swordfish-12", "-v", "x"], ["curl", "-u", REDACTED, "-v", "x"]),
+        (["curl", "-u", "bob:swordfish-12", "-v", "x"], ["curl", "-u", f"bob:{REDACTED}", "-v", "x"]),
         (["--verbose", "yes"], ["--verbose", "yes"]),
     ],
 )
