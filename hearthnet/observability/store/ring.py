@@ -83,9 +83,10 @@ class Settled:
 
     def after(self, numbers: Sequence[int]) -> int:
         """Returns what `number` will be once more are settled, given in order."""
-        if not self._ahead and numbers and numbers[-1] - self.number == len(numbers) == numbers[-1] - numbers[0] + 1:
+        number = self.number
+        if not self._ahead and numbers and numbers[0] > number and numbers[-1] == number + len(numbers):
             return numbers[-1]
-        ahead, number = self._ahead.union(numbers), self.number
+        ahead = self._ahead.union(numbers)
         while number + 1 in ahead:
             number += 1
         return number
