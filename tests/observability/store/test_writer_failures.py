@@ -68,7 +68,7 @@ async def test_failure_is_told_once_and_so_is_its_end(writers, monkeypatch, logg
         patch.setattr(writer._db, "commit", refuse)
         for tried in range(1, 5):
             assert not await writer.flush()
-            assert writer.failing == reason
+            assert (writer.failing, writer.error) == (reason, "refused")
             assert told() == [("telemetry cannot be written", reason)] * (tried >= told_after)
             assert writer.must_reopen == (reopened_after is not None and tried >= reopened_after)
     assert await writer.flush()
