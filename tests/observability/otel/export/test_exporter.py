@@ -543,13 +543,16 @@ with telemetry.open(settings):
     os.waitpid(child, 0)
     with trace.new_trace("after.child"):
         pass
+    sys.stdin.read()  # a clean stop waits for a second only
 """
 
 
 def test_forked_child(receiver, tmp_path):
     """Its records arrive too, by whoever holds the lock; the parent's export goes on."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, str(tmp_path), receiver.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-    assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(receiver.names) == ["after.child", "of.child", "of.parent"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as program:
+        wait_until(lambda: sorted(receiver.names) == ["after.child", "of.child", "of.parent"], lambda: receiver.names)
+        assert program.communicate(timeout=60)[1] == ""
+    assert program.returncode == 0
+    assert len(receiver.names) == 3
