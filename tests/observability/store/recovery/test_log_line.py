@@ -29,7 +29,9 @@ def record(line, slow_ms=5_000.0, **changes):
     [
         ("hearthnet.trace", "done", "TraceRecord"),
         ("hearthnet.x", "done", "LogRecord"),  # many programs log that word
+        ("hearthnet.a", "done", "LogRecord"),
         ("hearthnet.trace", "working", "LogRecord"),
+        ("hearthnet.trace", "begun", "LogRecord"),
     ],
 )
 def test_line_of_a_trace_has_its_logger_and_its_word(logger, msg, kind):
