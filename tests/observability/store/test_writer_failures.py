@@ -208,6 +208,22 @@ async def test_commit_that_cannot_be_undone_needs_another_connection(path, write
     await writer._db.rollback()
 
 
+@pytest.mark.parametrize("reason", [None, "io", "corrupt"])
+async def test_last_connection_takes_the_wal_with_it_unless_there_is_damage(path, reason):
+    """Its checkpoint would spread that: the file stays as it was found."""
+    writer = Writer(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    offer(writer, [1])
+    assert await writer.flush()
+    writer.keep_failing(reason, reason)
+    before = path.read_bytes()
+    await writer.disconnect()
+
+    is_damaged = reason == "corrupt"
+    assert path.with_name(f"{path.name}-wal").exists() is is_damaged
+    assert (path.read_bytes() == before) is is_damaged
+
+
 async def test_disk_that_fails_row_by_row_drops_no_record(path, writers, monkeypatch):
     """A batch is written row by row because one of them cannot be stored; the disk's failure is not theirs."""
     writer = await writers("run")
