@@ -306,7 +306,6 @@ def trial(connection: sqlite3.Connection) -> None:
     """
     connection.executemany(SET, [(name, 0) for name in _STATE])
     connection.execute(rows.MARK_DATABASE)
-    connection.execute(BEGIN).fetchall()
     for seq in range(1, 5):
         run = str(seq)
         notable, some = (0, None) if seq < 3 else (1, "x")

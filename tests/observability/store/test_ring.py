@@ -317,7 +317,6 @@ REFUSED_EVENTS = [
     "UPDATE OF vitals ON runs",
     "UPDATE OF commits ON runs",
     "UPDATE OF ended_us ON runs WHEN NEW.end_reason = 'clean'",
-    "UPDATE OF value ON state",
     "UPDATE OF ended_us ON runs WHEN NEW.end_reason = 'unclean'",
     "UPDATE OF ended_us ON runs WHEN OLD.ended_us IS NOT NULL AND NEW.ended_us IS NULL",
 ]
