@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -74,14 +75,22 @@ def standard_paths() -> StandardPaths:
 
 
 def _user_dir(kind: str) -> Path:
-    """Returns the same path as platformdirs, which is imported only when needed: it doubles the time this takes."""
+    """Returns the same path as platformdirs, which is imported only when needed: it doubles the time this takes.
+
+    Raises:
+        ConfigError: raised as `invalid_field` when there is no home folder, or HOME is not absolute.
+    """
     variable, below_home, below_app = _XDG[kind]
     base = os.environ.get(variable) or str(Path(os.environ.get("HOME", ""), below_home))
     if sys.platform == "linux" and base.startswith("/") and os.environ.get("HOME") and "ANDROID_DATA" not in os.environ:
         return Path(base, APP, below_app)
     import platformdirs
 
-    return Path(getattr(platformdirs, f"user_{kind}_dir")(APP))
+    with suppress(RuntimeError):
+        path = Path(getattr(platformdirs, f"user_{kind}_dir")(APP))
+        if path.is_absolute():
+            return path
+    raise ConfigError("invalid_field", message="this user has no home folder", hint="set HOME to an absolute path")
 
 
 def absolute(path: Path) -> Path:

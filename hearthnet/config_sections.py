@@ -28,6 +28,7 @@ from hearthnet.observability.redaction.rules import check_pattern
 
 __all__ = [
     "PROFILES",
+    "COMMAND",
     "SECRET",
     "SECRET_SETTINGS",
     "BusConfig",
@@ -69,7 +70,8 @@ Pattern = Annotated[str, AfterValidator(check_pattern)]
 
 
 SECRET: Final = "is_secret"  # noqa: S105  # marks a setting whose value is never shown
-SECRET_SETTINGS: Final = frozenset({("doctor", "webhook")})
+COMMAND: Final = "is_command"  # marks a command, whose arguments may be secret
+SECRET_SETTINGS: Final = frozenset({("doctor", "webhook"), ("doctor", "command")})  # not quoted in an error
 
 
 class Section(BaseModel):
@@ -300,7 +302,9 @@ class DoctorConfig(Section):
         default=None, description="the environment variable that holds a bearer token for it", examples=["NTFY_TOKEN"]
     )
     command: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=64)] = Field(
-        default=(), description="program and arguments that get the message as JSON on standard input, within 30 s"
+        default=(),
+        description="program and arguments that get the message as JSON on standard input, within 30 s",
+        json_schema_extra={COMMAND: True},
     )
     mail: (
         Annotated[str, Field(pattern=r"^[A-Za-z0-9._%+][A-Za-z0-9._%+-]*(@[A-Za-z0-9.-]+)?$", max_length=254)] | None

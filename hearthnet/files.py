@@ -24,9 +24,11 @@ __all__ = [
     "NotRegularError",
     "create_private",
     "create_whole",
+    "exact_folder",
     "foreign",
     "hint_for",
     "is_accessible",
+    "lock_folder",
     "locked_folder",
     "make_private_dir",
     "mount_of",
@@ -34,8 +36,11 @@ __all__ = [
     "name_new",
     "open_file",
     "open_regular",
+    "owner_of",
     "private_temporary",
+    "read_in",
     "read_regular",
+    "replace_in",
     "replace_private",
     "replace_readable",
     "sync_folder",
@@ -141,6 +146,14 @@ def foreign(path: str | os.PathLike[str]) -> Foreign | None:
     return Foreign(f"{which} belongs to {name}", command)
 
 
+def owner_of(path: Path) -> int | None:
+    """Returns the user that a file belongs to; None if there is none."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
 def is_accessible(path: Path) -> bool:
     """Returns whether we may read and write a file, or list a folder and make files in it."""
     try:
@@ -230,8 +243,8 @@ def _check_regular(path: str | os.PathLike[str], mode: int) -> None:
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """Returns a descriptor of a regular file, or of a link to one, without ever waiting for another program.
 
-    With `O_CREAT` a missing file is created with mode 0600, and also the missing target of a link. Usable as `opener`
-    of `open`.
+    With `O_CREAT` a missing file is created with mode 0600, and also the missing target of a link; with `O_NOFOLLOW` a
+    link is refused. Usable as `opener` of `open`.
 
     Raises:
         NotRegularError: raised when it is something else.
@@ -243,12 +256,13 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
             _check_regular(path, Path(path).stat().st_mode)
             fd = os.open(path, flags & ~os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            if not flags & os.O_CREAT:
+            if not flags & os.O_CREAT or flags & os.O_NOFOLLOW:
                 if Path(path).is_symlink():
                     raise NotRegularError(errno.EINVAL, _DANGLING, os.fspath(path)) from None
-                raise
+                if not flags & os.O_CREAT:
+                    raise
             with suppress(FileExistsError):  # created by another process meanwhile
-                return create_private(os.path.realpath(path), flags)
+                return create_private(path if flags & os.O_NOFOLLOW else os.path.realpath(path), flags)
             continue
         try:
             _check_regular(path, os.fstat(fd).st_mode)  # it may have been replaced since
@@ -336,6 +350,73 @@ def replace_private(path: Path, content: bytes, *, is_synced: bool = True) -> No
     _replace(path, _written(path, content, 0o600, is_synced=is_synced))
 
 
+def replace_in(folder: int, name: str, content: bytes, owner: tuple[int, int] | None = None) -> None:
+    """Writes a file of mode 0600 atomically in an open folder, as `replace_private` does, and gives it to its owner.
+
+    Whatever becomes of the folder's path, root writes into this folder alone, and gives away only what it has made.
+
+    Args:
+        folder: a descriptor.
+        name: of the file; a link of that name is replaced.
+        content: of the file.
+        owner: user and group that it is to belong to, if root writes it; None: it stays ours.
+
+    Raises:
+        OSError: raised when the file cannot be written; the old content is then untouched.
+    """
+    temporary = f".{name}-{os.urandom(8).hex()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            _make_private(fd)
+            if owner is not None and os.geteuid() == 0:
+                with suppress(OSError):  # a file system without owners
+                    os.fchown(fd, *owner)
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def read_in(folder: int, name: str, limit: int) -> bytes:
+    """Returns the content of a regular file in an open folder; no link is followed, and nothing waited for.
+
+    Raises:
+        NotRegularError: raised when it is something else.
+        OSError: raised when it cannot be read, is a link, or is larger than `limit` bytes.
+    """
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        _check_regular(name, os.fstat(fd).st_mode)
+        file = os.fdopen(fd, "rb")
+    except OSError:
+        os.close(fd)
+        raise
+    with file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+    return content
+
+
+def exact_folder(path: Path) -> int:
+    """Returns a descriptor of a folder of ours that no other user can enter; a link is none.
+
+    Raises:
+        OSError: raised when there is none.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    if status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077:
+        return fd
+    os.close(fd)
+    raise PermissionError(errno.EACCES, "other users can enter it, or it is theirs", str(path))
+
+
 def replace_readable(path: Path, content: bytes) -> None:
     """Writes a file of mode 0644 in an existing folder atomically, unsynced: for other users' programs to read.
 
@@ -411,21 +492,30 @@ def name_new(temporary: Path, path: Path) -> None:
 
 
 @contextmanager
-def locked_folder(directory: Path, wait_s: float) -> Iterator[None]:
+def locked_folder(directory: Path, wait_s: float) -> Iterator[int]:
     """Holds a lock on a folder, for programs of ours that read a file in it, change it and write it anew.
+
+    Yields:
+        Its descriptor.
 
     Raises:
         OSError: raised when the folder cannot be opened; TimeoutError when another program holds it for `wait_s`.
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _lock(fd, directory, time.monotonic() + wait_s)
-        yield
+        lock_folder(fd, directory, wait_s)
+        yield fd
     finally:
         os.close(fd)
 
 
-def _lock(fd: int, directory: Path, ends_at: float) -> None:
+def lock_folder(fd: int, directory: Path, wait_s: float) -> None:
+    """Locks an open folder, until its descriptor is closed.
+
+    Raises:
+        TimeoutError: raised when another program holds it for `wait_s`.
+    """
+    ends_at = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -92,6 +92,7 @@ def home(_new_folder, monkeypatch):
     exporting = [name for name in os.environ if name.startswith("OTEL_")]
     for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", *exporting):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
     return path
 
 

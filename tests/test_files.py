@@ -22,7 +22,9 @@ from hearthnet.files import (
     make_private_dir,
     open_file,
     open_regular,
+    read_in,
     read_regular,
+    replace_in,
     replace_private,
 )
 
@@ -152,6 +154,59 @@ def test_folder_in_the_place_of_the_file_is_refused(tmp_path):
     with pytest.raises(OSError, match="secret"):
         replace_private(tmp_path / "folder" / "secret", b"new")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["secret"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An open folder; its descriptor and path."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd, path
+    os.close(fd)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_failure_in_an_open_folder_leaves_the_old_file(folder, monkeypatch, function):
+    """And nothing else."""
+    fd, path = folder
+    replace_in(fd, "secret", b"old")
+
+    def refuse(*_, **__):
+        raise OSError("disk on fire")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, function, refuse)
+        with pytest.raises(OSError, match="disk on fire"):
+            replace_in(fd, "secret", b"new")
+
+    assert [(item.name, item.read_bytes(), mode(item)) for item in path.iterdir()] == [("secret", b"old", 0o600)]
+
+
+def test_open_folder_is_read_without_links_and_within_bounds(folder):
+    """A state file that is anything else is none."""
+    fd, path = folder
+    replace_in(fd, "state", b"12345")
+    (path / "link").symlink_to("state")
+    (path / "other").mkdir()
+
+    assert read_in(fd, "state", 5) == b"12345"
+    for name, limit, error in (("state", 4, OSError), ("link", 5, OSError), ("other", 5, NotRegularError)):
+        with pytest.raises(error):
+            read_in(fd, name, limit)
+
+
+@pytest.mark.parametrize("target", ["there", "missing"])
+def test_link_is_not_followed_if_that_is_asked_for(tmp_path, target):
+    """Neither to append, nor to create what it leads to."""
+    (tmp_path / "there").touch()
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    with pytest.raises(OSError, match="link"):
+        open_regular(tmp_path / "link", flags)
+    os.close(open_regular(tmp_path / "new", flags))
+
+    assert {path.name for path in tmp_path.iterdir()} - {"home"} == {"link", "new", "there"}
 
 
 @pytest.mark.usefixtures("umask")

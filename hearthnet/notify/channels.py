@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.client
 import os
 import shutil
 import signal
@@ -22,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import Any, Final, Protocol
+from typing import BinaryIO, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import orjson
@@ -39,6 +38,7 @@ _OPENED_S: Final = 10.0  # for each step of a connection
 _PRIORITIES: Final = {"high": "4", "default": "3", "low": "2"}  # ntfy's, of 1 to 5
 _TAGS: Final = {"high": "rotating_light", "default": "warning", "low": "white_check_mark"}
 _SENDMAIL_FOLDERS: Final = ("/usr/sbin", "/usr/lib", "/usr/local/sbin")
+_END_S: Final = 2.0  # for a killed program to be gone
 _MAX_REASON_CHARS: Final = 200
 _MAX_SAID_BYTES: Final = 4_096  # that a command prints on stderr
 
@@ -71,13 +71,6 @@ def _key(kind: str, *parts: str) -> str:
     return f"{kind}:{digest[:16]}"
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for a failure: it could lead a token elsewhere, and turns a POST into a GET."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Returns nothing: no other address is asked."""
-
-
 @dataclass(frozen=True, slots=True)
 class Webhook:
     """Posts to a URL: as text with the headers that ntfy reads, or as JSON.
@@ -86,12 +79,14 @@ class Webhook:
         url: with a name and a password, if there are any.
         style: `text` or `json`.
         token: a bearer token, or None.
+        problem: why nothing may be sent, such as that its token is missing.
         timeout_s: of the whole request.
     """
 
     url: str
     style: str = "text"
     token: str | None = None
+    problem: str | None = None
     timeout_s: float = _WEBHOOK_S
 
     @property
@@ -109,28 +104,52 @@ class Webhook:
 
     def send(self, message: Message) -> None:
         """Posts a message; any response but 2xx is a failure."""
-        reasons: list[str] = []
+        if self.problem is not None:
+            raise ChannelError(self.problem)
+        outcomes: list[str | None] = []
         # In a thread: the library has a limit for each step, and a server that trickles takes many.
-        sending = threading.Thread(target=self._post, args=(message, reasons), daemon=True)
+        sending = threading.Thread(target=lambda: outcomes.append(self._post(message)), daemon=True)
         sending.start()
         sending.join(self.timeout_s)
-        if sending.is_alive():
+        if not outcomes:
             raise ChannelError(f"no response within {self.timeout_s:g} s")
-        if reasons:
-            raise ChannelError(reasons[0])
+        if outcomes[0] is not None:
+            raise ChannelError(outcomes[0])
 
-    def _post(self, message: Message, reasons: list[str]) -> None:
+    def _post(self, message: Message) -> str | None:
+        """Posts a message; returns why it was not taken."""
         try:
-            opener = urllib.request.build_opener(_NoRedirect)
-            with opener.open(self._request(message), timeout=min(_OPENED_S, self.timeout_s)):
-                pass
+            request = self._request(message)
+            with self._opener().open(request, timeout=min(_OPENED_S, self.timeout_s)):
+                return None
         except urllib.error.HTTPError as error:
             error.close()
-            reasons.append(f"it responded with {error.code}")
+            return f"it responded with {error.code}"
         except urllib.error.URLError as error:
-            reasons.append(_reason(error.reason))
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reasons.append(_reason(error))
+            return _reason(error.reason)
+        except Exception as error:  # whatever it is, the message was not taken  # noqa: BLE001
+            return _reason(error)
+
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """Returns what opens http and https alone, by the proxy of the environment unless it is this machine.
+
+        It follows no redirect: that could lead a token elsewhere, and turns a POST into a GET.
+        """
+        parts = urlsplit(self.url)
+        host = parts.hostname or ""
+        is_local = host in ("localhost", "::1") or host.startswith("127.")
+        handlers: list[urllib.request.BaseHandler] = [
+            urllib.request.ProxyHandler({} if is_local else None),
+            urllib.request.HTTPHandler(),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPErrorProcessor(),
+        ]
+        if parts.scheme == "https":
+            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
+        opener = urllib.request.OpenerDirector()
+        for handler in handlers:
+            opener.add_handler(handler)
+        return opener
 
     def _request(self, message: Message) -> urllib.request.Request:
         parts = urlsplit(self.url)
@@ -158,7 +177,7 @@ class Webhook:
 def _header(text: str) -> str:
     """Returns a text for a header: as it is if it is ASCII, else encoded as RFC 2047 says."""
     line = one_line(text)
-    return line if line.isascii() else f"=?UTF-8?B?{base64.b64encode(line.encode()).decode()}?="
+    return line if line.isascii() and "=?" not in line else f"=?UTF-8?B?{base64.b64encode(line.encode()).decode()}?="
 
 
 def _reason(error: object) -> str:
@@ -230,23 +249,45 @@ def _run(command: Sequence[str], given: bytes, timeout_s: float) -> None:
         ChannelError: raised when it cannot be started, fails, or takes too long.
     """
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    with tempfile.TemporaryFile() as errors:  # no pipe: what the program leaves in the background may hold its end open
+    with _file_in_memory() as errors:
         try:
             process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=errors, start_new_session=True)  # noqa: S603
         except OSError as error:
             raise ChannelError(f"it cannot be started: {(error.strerror or 'unknown').lower()}") from None
         except ValueError:  # a NUL in an argument
             raise ChannelError("it cannot be started: invalid argument") from None
-        with process:
-            try:
-                process.communicate(given, timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise ChannelError(f"it did not end within {timeout_s:g} s") from None
+        try:
+            process.communicate(given, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise ChannelError(f"it did not end within {timeout_s:g} s") from None
+        except OSError as error:
+            _end(process)
+            raise ChannelError(f"it does not take the message: {(error.strerror or 'unknown').lower()}") from None
         errors.seek(0)
         said = errors.read(_MAX_SAID_BYTES)
     if process.returncode:
         lines = said.decode("utf-8", "replace").strip().splitlines()
         about = f": {one_line(scrub(lines[0]))[:_MAX_REASON_CHARS]}" if lines else ""
         raise ChannelError(f"it ended with {process.returncode}{about}")
+
+
+def _file_in_memory() -> BinaryIO:
+    """Returns a file for what a program says: no pipe, whose end may be held open by what it leaves in the background.
+
+    It needs no disk, which may be full: then a message matters most.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("hearthnet-said", os.MFD_CLOEXEC), "w+b")
+    return cast(BinaryIO, tempfile.TemporaryFile())
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a program and its children. One that has become another user's cannot be ended, and is not waited for."""
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END_S)

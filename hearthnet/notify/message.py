@@ -16,7 +16,7 @@ __all__ = ["Message", "about", "trial"]
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 _MAX_TITLE_CHARS: Final = 160
-_MAX_TEXT_CHARS: Final = 3_500  # ntfy makes a file of a text over 4,096 bytes
+_MAX_TEXT_BYTES: Final = 3_500  # ntfy makes a file of a text over 4,096 bytes
 _WORDS: Final = {"fail": "fails", "warn": "warns", "pass": "is well again"}
 _MARKS: Final = {"fail": "FAIL", "warn": "WARN", "pass": "WELL"}
 _VERSION: Final = 1
@@ -69,8 +69,8 @@ def about(events: Sequence[Event], now_s: float) -> Message:
     worst = ordered[0].status if ordered else "pass"
     urgency = {"fail": "high", "warn": "default", "pass": "low"}[worst]
     text = "\n".join(_line(event, now_s) for event in ordered)
-    if len(text) > _MAX_TEXT_CHARS:
-        text = text[:_MAX_TEXT_CHARS] + "\n… more: hearthnet doctor"
+    if len(text.encode()) > _MAX_TEXT_BYTES:
+        text = text.encode()[:_MAX_TEXT_BYTES].decode(errors="ignore") + "\n… more: hearthnet doctor"
     return Message(_title(ordered, host), text, urgency, tuple(ordered), host, datetime.fromtimestamp(now_s, UTC))
 
 

@@ -1,18 +1,19 @@
-"""What was reported of each check, and the changes still to be sent, in `doctor-notify.json` in the data folder.
+"""What was reported of each check, and the changes still to be sent.
 
 A check that fails is reported at once; that it is well again only when that has held for `WELL_RUNS` runs, so one that
-flaps is one message and not twenty. One that is reported as well and fails again within `QUIET_S` waits until that time
-is over. What a channel could not send stays and is sent with the next run, also a failure that is over by then.
+flaps is one message and not twenty. One that fails again within `QUIET_S` of its last message waits until that time is
+over. What a channel could not send stays and is sent with the next run, also a failure that is over by then. What waits
+for a channel that this run does not have, because another run was given it as an option, stays for `_AWAY_S`.
 
 Guarantees:
-    - Each change is sent once to each channel; again only after a crash between sending and saving, or if the channel
-      takes a message and does not say so in time.
-    - The file is whole, of mode 0600, and written by one doctor at a time. A damaged one counts as empty.
+    - Each change is sent once to each channel; again only after a crash between sending and saving, if the channel
+      takes a message and does not say so in time, or if the state can be kept nowhere (`kept`).
+    - The file is whole, of mode 0600, and written by one doctor at a time. A damaged one, or one of a later version,
+      counts as empty: what fails is sent again.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,20 +22,22 @@ from typing import Any, Final
 
 import orjson
 
-from hearthnet.files import locked_folder, read_regular, replace_private
+from hearthnet.notify.kept import Kept
 from hearthnet.observability.records.record import safe_text
 
-__all__ = ["STATE_FILE", "WELL_RUNS", "Event", "Told", "opened"]
+__all__ = ["QUIET_S", "WELL_RUNS", "Event", "Told", "opened"]
 
-STATE_FILE: Final = "doctor-notify.json"
 WELL_RUNS: Final = 2
 QUIET_S: Final = 3_600.0
 _MAX_S: Final = 4e9  # since 1970
 _MAX_PENDING: Final = 50  # of a channel that is away for weeks
+_MAX_CHANNELS: Final = 16  # those of other runs
+_AWAY_S: Final = 30 * 86_400.0
+_MAX_NAME_BYTES: Final = 128
 _MAX_TEXT_BYTES: Final = 1_024
-_LOCK_S: Final = 60.0  # a webhook may take its time
 _VERSION: Final = 1
 _RANKS: Final = {"fail": 2, "warn": 1}
+_TIMES: Final = ("told_s", "seen_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,23 @@ class _Known:
 
 @dataclass(slots=True)
 class Told:
-    """What was reported. Changed by `note` and `sent`, saved by `save`."""
+    """What was reported. Changed by `note` and `sent`, saved by `save`.
 
-    directory: Path
+    Attributes:
+        kept: where it is kept.
+        known: the checks that are not well.
+        told_s: when a check was last reported, seconds since 1970.
+        pending: what waits for each channel.
+        seen_s: when a run last had each channel.
+        saves: how often the state was written; of two files the one with more is the newer.
+    """
+
+    kept: Kept
     known: dict[str, _Known] = field(default_factory=dict)
     told_s: dict[str, float] = field(default_factory=dict)
     pending: dict[str, list[Event]] = field(default_factory=dict)
+    seen_s: dict[str, float] = field(default_factory=dict)
+    saves: int = 0
 
     def note(self, results: Iterable[Mapping[str, Any]], level: str, now_s: float, channels: Sequence[str]) -> None:
         """Takes the results of a run, and queues what has changed for each channel.
@@ -82,17 +96,25 @@ class Told:
             results: of checks, with the keys of the JSON report. Those that were skipped change nothing.
             level: `fail` or `warn`: the least that is reported.
             now_s: seconds since 1970.
-            channels: their names; what waits for any other is dropped. A new one gets the present state.
+            channels: their names. A new one gets the present state.
         """
         lowest = _RANKS[level]
         before = [known.event for known in self.known.values()]
         events = [event for result in results if (event := self._event(result, lowest, now_s)) is not None]
-        queued = {name: self.pending.get(name, before) for name in channels}
+        self.seen_s |= dict.fromkeys(channels, now_s)
+        queued = {name: self.pending.get(name, before) for name in [*channels, *self._others(channels, now_s)]}
+        self.seen_s = {name: at for name, at in self.seen_s.items() if name in queued}
         self.pending = {name: [*waiting, *events][-_MAX_PENDING:] for name, waiting in queued.items()}
         self.told_s = {name: at for name, at in self.told_s.items() if 0 <= now_s - at < QUIET_S}
 
+    def _others(self, channels: Sequence[str], now_s: float) -> list[str]:
+        """Returns the channels that other runs have had lately."""
+        lately = (name for name in self.pending if abs(now_s - self.seen_s.setdefault(name, now_s)) < _AWAY_S)
+        names = sorted((name for name in lately if name not in channels), key=lambda name: self.seen_s[name])
+        return names[-_MAX_CHANNELS:]
+
     def _event(self, result: Mapping[str, Any], lowest: int, now_s: float) -> Event | None:
-        name, status = str(result["name"]), result["status"]
+        name, status = safe_text(str(result["name"]), _MAX_NAME_BYTES), result["status"]
         rank = _RANKS.get(status, 0)
         if rank >= lowest:
             return self._bad(name, rank, result, now_s)
@@ -122,6 +144,7 @@ class Told:
         if known.well_runs < WELL_RUNS:
             return None
         del self.known[name]
+        self.told_s[name] = now_s
         return _made(name, "pass", result, known.event.since_s, now_s)
 
     def sent(self, channel: str) -> None:
@@ -129,24 +152,19 @@ class Told:
         self.pending[channel] = []
 
     def save(self) -> None:
-        """Writes the file.
-
-        Raises:
-            OSError: raised when it cannot be written.
-        """
+        """Writes the state; `kept` says what became of it."""
+        self.saves += 1
         document = {
             "version": _VERSION,
+            "saves": self.saves,
             "known": {
                 name: {**asdict(known.event), "well_runs": known.well_runs} for name, known in self.known.items()
             },
             "told_s": self.told_s,
             "pending": {channel: [asdict(event) for event in events] for channel, events in self.pending.items()},
+            "seen_s": self.seen_s,
         }
-        path = self.directory / STATE_FILE
-        replace_private(path, orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
-        if os.geteuid() == 0:  # root checked another user's node: that user's doctor must be able to write too
-            owner = self.directory.stat()
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        self.kept.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
 
 
 @contextmanager
@@ -154,25 +172,28 @@ def opened(directory: Path) -> Iterator[Told]:
     """Yields what was reported, locked against other doctors.
 
     Raises:
-        OSError: raised when the folder or the file cannot be read, or another doctor holds it.
+        TimeoutError: raised when another doctor holds it.
     """
-    with locked_folder(directory, _LOCK_S):
-        yield _read(directory)
+    with Kept(directory) as kept:
+        found = [told for content in kept.read() if (told := _read(content, kept)) is not None]
+        yield max(found, key=lambda told: told.saves, default=Told(kept))
 
 
-def _read(directory: Path) -> Told:
+def _read(content: bytes, kept: Kept) -> Told | None:
+    """Returns the state in a file; None if it is damaged, changed by hand, or of a later version."""
     try:
-        value = orjson.loads(read_regular(directory / STATE_FILE))
+        value = orjson.loads(content)
+        if value["version"] != _VERSION:
+            return None
         known = {str(name): _Known(_parsed(one), int(one.get("well_runs", 0))) for name, one in value["known"].items()}
-        if any(one.event.status not in _RANKS for one in known.values()):
+        if any(one.event.status not in _RANKS or not 0 <= one.well_runs < WELL_RUNS for one in known.values()):
             raise ValueError("a check that is well is not known")
-        told_s = {str(name): float(at) for name, at in value["told_s"].items()}
         pending = {str(name): [_parsed(one) for one in events] for name, events in value["pending"].items()}
-    except FileNotFoundError:
-        return Told(directory)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):  # damaged, or changed by hand
-        return Told(directory)
-    return Told(directory, known, told_s, pending)
+        told_s, seen_s = ({str(name): float(at) for name, at in value.get(key, {}).items()} for key in _TIMES)
+        saves = int(value.get("saves", 0))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None
+    return Told(kept, known, told_s, pending, seen_s, saves)
 
 
 def _parsed(value: Mapping[str, Any]) -> Event:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,25 +16,47 @@ import orjson
 
 from hearthnet.config_file import default_path, read_tree, variable_names
 from hearthnet.errors import ConfigError, HearthNetError
+from hearthnet.files import read_regular
 from hearthnet.identity.keys import PRIVATE_FILE
 from hearthnet.locations import Locations, locate
 from hearthnet.service.units import PRIVILEGED_PORTS, Layout
 
-__all__ = ["ENVIRONMENT_FILE", "Found", "missing_variables", "of_machine", "of_user", "own_program"]
+__all__ = [
+    "ENVIRONMENT_FILE",
+    "Found",
+    "is_read_by_others",
+    "missing_variables",
+    "of_machine",
+    "of_user",
+    "own_program",
+]
 
 ENVIRONMENT_FILE: Final = "environment"
+# Root's: systemd reads it as root, and a link in a user's folder would lead it to any file.
+MACHINE_FOLDER: Final = Path("/etc/hearthnet")
 _ACCOUNT: Final = "hearthnet"
 _XDG: Final = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 _TIMEOUT_S: Final = 60.0
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNSET: Final = re.compile(r"the environment has no ([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class Found(NamedTuple):
-    """The layout of a node, where its settings are, the folder of its store, and who owns them."""
+    """The layout of a node, where its settings are, the folder of its store, and who owns them.
+
+    Attributes:
+        layout: of its units.
+        settings: the file.
+        data_dir: the folder.
+        account: the user.
+        variables: the names of those that the settings refer to.
+    """
 
     layout: Layout
     settings: Path
     data_dir: Path
     account: pwd.struct_passwd
+    variables: Sequence[str]
 
 
 def own_program() -> tuple[str, ...]:
@@ -60,12 +83,21 @@ def of_user(config: Path | None) -> Found:
         )
     settings = default_path() if config is None else config.absolute()
     variables = [(name, os.environ[name]) for name in _XDG if os.environ.get(name)]
-    account = pwd.getpwuid(os.geteuid())
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise HearthNetError(
+            f"user {os.geteuid()} has no account on this machine, and so no service", hint="hearthnet run"
+        ) from None
     layout = Layout(
         own_program(), None if config is None else settings, settings.parent / ENVIRONMENT_FILE,
         _outermost(_folders(where)), where.host, where.port, None, Path.home(), variables,
     )  # fmt: skip
-    return Found(layout, settings, where.data_dir, account)
+    try:
+        tree = read_tree(config) or {}
+    except ConfigError:
+        tree = {}
+    return Found(layout, settings, where.data_dir, account, [*variable_names(tree), *_named_in(tree)])
 
 
 def of_machine(config: Path | None, name: str | None) -> Found:
@@ -80,17 +112,21 @@ def of_machine(config: Path | None, name: str | None) -> Found:
     """
     account = _account(name)
     program = own_program()
+    environment_file = MACHINE_FOLDER / f"{account.pw_name}.env"
     given = () if config is None else ("--config", str(config.absolute()))
-    shown = _ask(account, [*program, "config", "show", "--json", *given])
-    values: dict[str, Any] = {row["key"]: row["value"] for row in shown["settings"]}
-    folders = [Path(values[f"{key}"]) for key in _PATHS]
-    _require_node(Path(values["identity.keys_dir"]), f"sudo -u {account.pw_name} -H {program[0]} init")
-    settings = Path(shown["file"])
+    shown = _ask(account, [*program, "config", "show", "--json", *given], environment_file)
+    try:
+        values: dict[str, Any] = {row["key"]: row["value"] for row in shown["settings"]}
+        folders = [Path(values[key]) for key in _PATHS]
+        host, port, settings = str(values["transport.host"]), int(values["transport.port"]), Path(shown["file"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _cannot_start(account, program[0], "it prints no settings") from error
+    _require_node(folders[0], f"sudo -u {account.pw_name} -H {program[0]} init")
     layout = Layout(
-        program, None if config is None else settings, settings.parent / ENVIRONMENT_FILE, _outermost(folders),
-        values["transport.host"], values["transport.port"], account.pw_name, Path(account.pw_dir),
+        program, None if config is None else settings, environment_file, _outermost(folders),
+        host, port, account.pw_name, Path(account.pw_dir),
     )  # fmt: skip
-    return Found(layout, settings, Path(values["observability.data_dir"]), account)
+    return Found(layout, settings, folders[_PATHS.index("observability.data_dir")], account, _names_in(shown))
 
 
 _PATHS: Final = (
@@ -132,9 +168,10 @@ def _account(name: str | None) -> pwd.struct_passwd:
     return account
 
 
-def _ask(account: pwd.struct_passwd, command: Sequence[str]) -> dict[str, Any]:
-    """Returns what the program says when that user starts it, with that user's home and nothing else."""
-    environment = {"HOME": account.pw_dir, "PATH": os.environ.get("PATH", os.defpath), "USER": account.pw_name}
+def _ask(account: pwd.struct_passwd, command: Sequence[str], environment_file: Path) -> dict[str, Any]:
+    """Returns what the program says when that user starts it, with that user's home and the variables of a file."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), **_variables(environment_file)}
+    environment |= {"HOME": account.pw_dir, "USER": account.pw_name}
     rights: dict[str, Any] = {}
     if os.geteuid() != account.pw_uid:
         groups = os.getgrouplist(account.pw_name, account.pw_gid)
@@ -142,7 +179,7 @@ def _ask(account: pwd.struct_passwd, command: Sequence[str]) -> dict[str, Any]:
     try:
         done = subprocess.run(  # noqa: S603  # this program
             command, env=environment, cwd="/", capture_output=True, timeout=_TIMEOUT_S, check=False,
-            stdin=subprocess.DEVNULL, **rights,
+            stdin=subprocess.DEVNULL, start_new_session=True, **rights,  # without root's terminal
         )  # fmt: skip
         shown = orjson.loads(done.stdout) if done.returncode == 0 else None
     except (OSError, subprocess.SubprocessError) as error:
@@ -151,6 +188,9 @@ def _ask(account: pwd.struct_passwd, command: Sequence[str]) -> dict[str, Any]:
         raise _cannot_start(account, command[0], "it prints no settings") from error
     if not isinstance(shown, dict):
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        if (unset := _UNSET.search(lines[0])) is not None:
+            hint = f"write {unset[1]}=value into {environment_file}, which root alone may read (mode 0600)"
+            raise HearthNetError(f"the service would have no {unset[1]}, which the settings refer to", hint=hint)
         raise _cannot_start(account, command[0], lines[0].removeprefix("error: "))
     return shown
 
@@ -164,13 +204,43 @@ def _cannot_start(account: pwd.struct_passwd, program: str, reason: str) -> Hear
 
 def missing_variables(found: Found) -> list[str]:
     """Returns the variables that the settings refer to and that the service would not have."""
+    return sorted(set(found.variables) - set(_variables(found.layout.environment_file)))
+
+
+def is_read_by_others(environment_file: Path) -> bool:
+    """Returns whether users other than the file's owner can read it."""
     try:
-        wanted = variable_names(read_tree(found.settings))
-    except ConfigError:
-        return []
+        return bool(environment_file.stat().st_mode & 0o077)
+    except OSError:
+        return False
+
+
+def _variables(path: Path) -> dict[str, str]:
+    """Returns the variables of an environment file; none if it cannot be read."""
     try:
-        lines = found.layout.environment_file.read_text("utf-8").splitlines()
+        lines = read_regular(path).decode().splitlines()
     except (OSError, ValueError):
-        lines = []
-    given = {line.partition("=")[0].strip() for line in lines if not line.lstrip().startswith(("#", ";"))}
-    return sorted(set(wanted) - given)
+        return {}
+    pairs = (line.partition("=") for line in map(str.strip, lines) if "=" in line and line[0] not in "#;")
+    return {name.strip(): _unquoted(value.strip()) for name, _, value in pairs}
+
+
+def _unquoted(value: str) -> str:
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if is_quoted else value
+
+
+def _named_in(value: Any) -> Iterator[str]:
+    """Yields the variables that settings name, such as `api_key_env = "KEY"`."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(item, dict | list):
+            yield from _named_in(item)
+        elif isinstance(item, str) and str(key).endswith("_env") and _VARIABLE.fullmatch(item):
+            yield item
+
+
+def _names_in(shown: dict[str, Any]) -> list[str]:
+    """Returns the variables that the settings refer to and name, in what `config show` prints."""
+    rows = shown["settings"]
+    values = {str(row["key"]): row["value"] for row in rows}
+    return [str(name) for row in rows for name in row.get("variables", ())] + list(_named_in(values))

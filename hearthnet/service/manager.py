@@ -21,11 +21,20 @@ _WITHOUT: Final = "see what would be written: hearthnet service install --dry-ru
 
 
 def unit_folder(*, is_system: bool) -> Path:
-    """Returns the folder of the units that an administrator, or a user, writes."""
+    """Returns the folder of the units that an administrator, or a user, writes.
+
+    Raises:
+        HearthNetError: raised when the user has no home folder.
+    """
     if is_system:
         return _SYSTEM_UNITS
     configured = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(configured) if configured.startswith("/") else Path.home() / ".config") / "systemd" / "user"
+    if configured.startswith("/"):
+        return Path(configured, "systemd", "user")
+    home = os.path.expanduser("~")  # noqa: PTH111  # without a home folder it returns what it got
+    if not home.startswith("/"):
+        raise HearthNetError("this user has no home folder", hint="set HOME to an absolute path")
+    return Path(home, ".config", "systemd", "user")
 
 
 class Manager:

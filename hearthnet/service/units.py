@@ -26,12 +26,14 @@ NODE: Final = "hearthnet.service"
 DOCTOR: Final = "hearthnet-doctor.service"
 TIMER: Final = "hearthnet-doctor.timer"
 
+RUNTIME_FOLDER: Final = "hearthnet-doctor"
 PRIVILEGED_PORTS: Final = 1_024
 _MARK: Final = re.compile(r"# Written by `hearthnet service install`; sha256 of the rest: ([0-9a-f]{64})\n")
 _HOMES: Final = ("/home", "/root", "/run/user")
 _TEMPORARY: Final = ("/tmp", "/var/tmp")  # noqa: S108  # compared, not used
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "::", "localhost")  # noqa: S104  # compared, not bound
 _REFUSED: Final = frozenset("\"'\\")
+_UNLESS_WELL: Final = '[ "$SERVICE_RESULT" = success ] || exec "$@"'
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")  # needs no quotes
 
 
@@ -150,8 +152,11 @@ def _command(layout: Layout, *arguments: str) -> str:
             f"systemd starts no program whose path has quotes or backslashes: {layout.program[0]}",
             hint="install it in another folder",
         )
-    config = () if layout.config is None else ("--config", str(layout.config))
-    return f"ExecStart=:{words(*layout.program, *arguments, *config)}"
+    return f"ExecStart=:{words(*layout.program, *arguments, *_config(layout))}"
+
+
+def _config(layout: Layout) -> Sequence[str]:
+    return () if layout.config is None else ("--config", str(layout.config))
 
 
 def _node(layout: Layout) -> Iterator[str]:
@@ -245,6 +250,7 @@ def _hardening(layout: Layout) -> Iterator[str]:
         "ProtectClock=yes",
         "ProtectControlGroups=yes",
         "ProtectHostname=yes",
+        "ProtectKernelLogs=yes",
         "ProtectKernelModules=yes",
         "ProtectKernelTunables=yes",
     )
@@ -258,6 +264,7 @@ def _is_in(layout: Layout, places: Sequence[str]) -> bool:
 
 
 def _doctor(layout: Layout) -> Iterator[str]:
+    failed = (*layout.program, "doctor", "--notify", "--failed", *_config(layout))
     yield from (
         "[Unit]",
         "Description=HearthNet doctor: checks the node and tells what has changed",
@@ -265,17 +272,24 @@ def _doctor(layout: Layout) -> Iterator[str]:
         "[Service]",
         "Type=oneshot",
         _command(layout, "doctor", "--quiet", "--notify"),
+        "# A doctor that failed itself, or was ended after its time, tells that it could not run.",
+        f"ExecStopPost=:{words('/bin/sh', '-c', _UNLESS_WELL, 'sh', *failed)}",
         *_environment(layout),
         "# 1: a check failed, and its message is sent. That is no failure of this unit.",
         "SuccessExitStatus=1",
+        "# For the state of its messages, as long as the data folder cannot be written.",
+        f"RuntimeDirectory={RUNTIME_FOLDER}",
+        "RuntimeDirectoryMode=0700",
+        "RuntimeDirectoryPreserve=yes",
         "TimeoutStartSec=180",
         "Nice=10",
         "UMask=0077",
         "# Fewer restrictions than the node: sendmail and a command of yours may need privileges, and own folders.",
-        "LockPersonality=yes",
+        "# Most others, such as LockPersonality, imply NoNewPrivileges for a user: Postfix could not drop a mail.",
     )
     if layout.is_system:
         yield "ProtectSystem=full"
+        yield "ProtectControlGroups=yes"
 
 
 def _timer() -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hearthnet.config import as_toml, default_config, line_of, problems_of, table_of, toml_value
 from hearthnet.config_file import default_path, read_tree
 from hearthnet.errors import ConfigError
-from hearthnet.files import locked_folder, make_private_dir, read_regular, replace_private
+from hearthnet.files import locked_folder, make_private_dir, read_regular, replace_in
 from hearthnet.settings.edit import with_setting, without_setting
 from hearthnet.settings.origins import known
 
@@ -57,7 +57,7 @@ def change(path: Path | None, name: str, text: str | None) -> Changed:
     readings = [] if text is None else [toml_value(value) for value in _readings(text)]
     source = (default_path() if path is None else path).resolve()  # a link to the file stays one
     make_private_dir(source.parent)
-    with locked_folder(source.parent, _LOCK_S):
+    with locked_folder(source.parent, _LOCK_S) as folder:
         old = _text(source, may_make=path is None)
         tree = tomllib.loads(old)
         section, _, key = name.partition(".")
@@ -68,11 +68,17 @@ def change(path: Path | None, name: str, text: str | None) -> Changed:
             remaining = problems_of(tomllib.loads(new), source)
         else:
             new, remaining = _first_valid(old, name, readings, source)
-        was = source.stat() if source.exists() else None
-        replace_private(source, new.encode())
-        if was is not None and os.geteuid() == 0:  # else the node's user could not read it any more
-            os.chown(source, was.st_uid, was.st_gid, follow_symlinks=False)
+        replace_in(folder, source.name, new.encode(), _owner(folder, source.name))
     return Changed(source, before, tomllib.loads(new).get(section, {}).get(key), remaining)
+
+
+def _owner(folder: int, name: str) -> tuple[int, int]:
+    """Returns whose the file is, or else the folder: the node's user could not read one of root's."""
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        status = os.fstat(folder)
+    return status.st_uid, status.st_gid
 
 
 def _text(source: Path, *, may_make: bool) -> str:

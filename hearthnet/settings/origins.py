@@ -16,8 +16,9 @@ from pydantic.fields import FieldInfo
 
 from hearthnet.config import Config, default_path, load, resolve_paths
 from hearthnet.config_file import OTLP_ENDPOINT, has_variable, read_tree, variable_names
-from hearthnet.config_sections import PROFILES, SECRET
+from hearthnet.config_sections import COMMAND, PROFILES, SECRET
 from hearthnet.errors import ConfigError
+from hearthnet.observability.records.record import bounded
 from hearthnet.observability.redaction.rules import REDACTED, is_secret, scrub
 
 __all__ = ["VARIABLES", "Setting", "Settings", "as_text", "fields", "known", "read"]
@@ -139,14 +140,20 @@ def _shown(value: Any, written: Any, field: FieldInfo | None) -> Any:
         }
     if isinstance(value, list):
         items = written if isinstance(written, list) else []
+        if _is_marked(field, COMMAND):  # the option before an argument may say that it is secret
+            return bounded(items or value)
         return [_shown(item, items[at] if at < len(items) else None, field) for at, item in enumerate(value)]
     if not isinstance(value, str):
         return value
-    extra = field.json_schema_extra if field is not None else None
-    is_secret_text = isinstance(extra, dict) and bool(extra.get(SECRET))
-    if has_variable(written):  # beside a variable there may be a secret
-        return written if _VARIABLE_ALONE.fullmatch(written) or not is_secret_text else _origin_of_url(value)
+    is_secret_text = _is_marked(field, SECRET)
+    if has_variable(written) and (_VARIABLE_ALONE.fullmatch(written) or not is_secret_text):
+        return scrub(written)  # beside a variable there may be a secret
     return _origin_of_url(value) if is_secret_text else scrub(value)
+
+
+def _is_marked(field: FieldInfo | None, mark: str) -> bool:
+    extra = None if field is None else field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get(mark))
 
 
 def _origin_of_url(url: str) -> str:

@@ -7,6 +7,7 @@ import email.policy
 import os
 import signal
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from email.header import decode_header
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from support.certificates import write_pair
 from support.programs_of import script
 from support.waiting import wait_until
 
@@ -170,6 +172,52 @@ def test_address_that_is_none_is_a_failure(broken):
     assert "s3cret" not in str(failed.value) + webhook.name
 
 
+def test_error_that_no_one_expects_is_a_failure(server, monkeypatch):
+    """Not a message that was taken."""
+
+    def broken(self, message):
+        raise RuntimeError("s3cret")
+
+    monkeypatch.setattr(Webhook, "_request", broken)
+    with pytest.raises(ChannelError, match=r"^RuntimeError$"):
+        Webhook(url(server)).send(message())
+
+
+def test_webhook_of_this_machine_needs_no_proxy(server, monkeypatch, free_port):
+    """That of the environment would get the token."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port}")
+    Webhook(url(server), token="t0ken").send(message())
+
+    assert len(server.got) == 1
+
+
+@pytest.mark.parametrize("address", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x", "x:y"])
+def test_nothing_but_http_is_opened(address):
+    """Whatever the settings would take."""
+    with pytest.raises(ChannelError):
+        Webhook(address).send(message())
+
+
+def test_certificate_that_is_not_trusted_is_a_failure(server, tmp_path):
+    """The message and its token are not sent."""
+    pair = write_pair(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair["tls_cert"], pair["tls_key"])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with pytest.raises(ChannelError, match="certificate is not trusted"):
+        Webhook(url(server).replace("http:", "https:"), token="t0ken").send(message())
+
+    assert server.got == []
+
+
+def test_title_that_looks_encoded_is_encoded(server):
+    """What a check's name says is not read as more than that."""
+    Webhook(url(server)).send(message(name="=?UTF-8?B?Qg==?="))
+
+    (raw, charset), *_ = decode_header(server.got[0][1]["Title"])
+    assert raw.decode(charset).endswith(": =?UTF-8?B?Qg==?= fails")
+
+
 def test_webhook_that_does_not_respond_holds_the_doctor_up_for_a_bounded_time():
     """A server that takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -213,6 +261,31 @@ def test_command_that_hangs_is_ended_with_its_children(tmp_path):
 
     group = int((tmp_path / "pid").read_text())
     wait_until(lambda: not any(of_group(group)), lambda: list(of_group(group)))
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_command_that_cannot_be_ended_is_not_waited_for(tmp_path, monkeypatch):
+    """As one that has become root's, by sudo."""
+    real = os.killpg
+
+    def refused(group, number):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", refused)
+    monkeypatch.setattr("hearthnet.notify.channels._END_S", 0.05)
+    program = script(tmp_path / "tell", f"echo $$ > '{tmp_path}/pid'; tail -f /dev/null")
+    with pytest.raises(ChannelError, match="did not end within"):
+        Command((str(program),), timeout_s=0.5).send(message())
+
+    real(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_command_needs_no_place_for_temporary_files(tmp_path, monkeypatch):
+    """On a full disk there is none, and then a message matters most."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    program = script(tmp_path / "tell", "echo said >&2; exit 3")
+    with pytest.raises(ChannelError, match="it ended with 3: said"):
+        Command((str(program),)).send(message())
 
 
 def test_command_that_leaves_a_program_behind_has_succeeded(tmp_path):
@@ -264,3 +337,12 @@ def test_many_changes_are_one_message_worst_first():
     assert made.title.endswith(": 20 checks failing, 20 checks warning, 20 checks well again")
     assert made.text.startswith("FAIL check_2:")
     assert len(made.text.encode()) < 4_096
+
+
+def test_text_is_bounded_in_bytes():
+    """A character may have four; ntfy makes a file of a longer text."""
+    events = [Event(f"check_{n}", "fail", "\N{FIRE}" * 200, None, NOW, NOW) for n in range(60)]
+    made = about(events, NOW)
+
+    assert 3_000 < len(made.text.encode()) < 4_096
+    assert made.text.endswith("more: hearthnet doctor")

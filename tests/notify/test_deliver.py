@@ -6,12 +6,19 @@ import orjson
 import pytest
 
 from hearthnet.config import DoctorConfig
-from hearthnet.files import NotRegularError
 from hearthnet.notify.channels import ChannelError
-from hearthnet.notify.deliver import Delivery, channels_of, deliver, try_out
-from hearthnet.notify.told import STATE_FILE
+from hearthnet.notify.deliver import Delivery, channels_of, problems_of_channels, try_out
+from hearthnet.notify.deliver import deliver as _deliver
+from hearthnet.notify.kept import STATE_FILE
 
 FAILED = [{"name": "keys_present", "status": "fail", "detail": "has mode 0644", "fix": None}]
+
+
+def deliver(*arguments):
+    """What became of each message; the state is kept in the data folder."""
+    done = _deliver(*arguments)
+    assert (done.error, done.folder) == (None, arguments[0])
+    return done.deliveries
 
 
 class Fake:
@@ -56,14 +63,32 @@ def test_what_is_to_be_sent_is_kept_before_it_is_sent(tmp_path):
     assert after.got == ["keys_present fails"]
 
 
-def test_nothing_is_sent_that_cannot_be_kept(tmp_path):
-    """Else it would be sent with every run."""
-    (tmp_path / STATE_FILE).mkdir()
-    channel = Fake("one")
-    with pytest.raises(NotRegularError):
-        deliver(tmp_path, FAILED, [channel], "fail")
+def test_channel_of_another_run_gets_what_it_has_missed(tmp_path):
+    """As when a person names one as an option beside the timer's: none is told twice, and none is left behind."""
+    timer, person = Fake("timer"), Fake("person")
+    well = [{**FAILED[0], "status": "pass"}]
+    for results, channels in ((FAILED, [timer]), (FAILED, [timer, person]), *[(well, [timer])] * 2):
+        deliver(tmp_path, results, channels, "fail")
+    deliver(tmp_path, well, [timer, person], "fail")
 
-    assert channel.got == []
+    assert timer.got == person.got == ["keys_present fails", "keys_present is well again"]
+
+
+@pytest.mark.parametrize("error", [OSError("x"), RuntimeError("s3cret"), UnicodeError("x")])
+def test_error_of_a_channel_is_its_own(tmp_path, error):
+    """The next ones get theirs, and it is tried again."""
+
+    class Broken(Fake):
+        def send(self, message):
+            """Fails in a way that no channel should."""
+            raise error
+
+    good = Fake("good")
+    (broken, _) = deliver(tmp_path, FAILED, [Broken("broken"), good], "fail")
+
+    assert good.got == ["keys_present fails"]
+    assert broken == Delivery("broken", 1, f"{type(error).__name__} while it was sent")
+    assert deliver(tmp_path, FAILED, [Fake("broken"), good], "fail") == [Delivery("broken", 1, None)]
 
 
 def test_test_message_leaves_what_was_told_as_it_is(tmp_path):
@@ -96,3 +121,20 @@ def test_file_names_no_target(tmp_path):
     content = (tmp_path / STATE_FILE).read_bytes()
     assert b"s3cret" not in content
     assert len(orjson.loads(content)["pending"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "quoted"),
+    [("NTFY_TOKEN", None, True), ("NTFY_TOKEN", " ", True), ("tk_3vja8rntnzrq5v4xb2d7h1k9", None, False)],
+)
+def test_webhook_without_its_token_sends_nothing(monkeypatch, variable, value, quoted):
+    """A name that may be the token itself is not quoted."""
+    monkeypatch.delenv(variable, raising=False)
+    if value is not None:
+        monkeypatch.setenv(variable, value)
+    settings = DoctorConfig(webhook="http://127.0.0.1:1/topic", webhook_token_env=variable)
+    (problem,) = problems_of_channels(settings)
+
+    assert problem.startswith("webhook_token_env: the environment has no ")
+    assert (variable in problem) is quoted
+    assert try_out(channels_of(settings))[0].error == problem

@@ -7,7 +7,8 @@ import stat
 import orjson
 import pytest
 
-from hearthnet.notify.told import QUIET_S, STATE_FILE, WELL_RUNS, opened
+from hearthnet.notify.kept import STATE_FILE
+from hearthnet.notify.told import QUIET_S, WELL_RUNS, opened
 
 NOW = 1_800_000_000.0
 
@@ -67,6 +68,16 @@ def test_check_that_flaps_slowly_is_told_of_once_an_hour(runs):
     assert (failures[1] - failures[0]) * 60 >= QUIET_S
 
 
+def test_quiet_hour_begins_with_the_last_message(runs):
+    """Also with the one that says that the check is well."""
+    runs(result("fail"))
+    runs(result("pass"), every_s=7_200)
+    assert runs(result("pass")) == [("keys_present", "pass")]
+
+    assert [runs(result("fail"), every_s=900) for _ in range(3)] == [[]] * 3
+    assert runs(result("fail"), every_s=900) == [("keys_present", "fail")]
+
+
 def test_failure_within_the_quiet_hour_is_told_after_it(runs):
     """It is late, and not lost."""
     runs(result("fail"), every_s=60)
@@ -117,12 +128,25 @@ def test_what_could_not_be_sent_is_sent_later(runs):
 
 
 def test_new_channel_is_told_how_things_are(tmp_path):
-    """What it has missed; a channel that is gone leaves nothing."""
+    """What it has missed."""
     Runs(tmp_path)(result("fail"))
     runs = Runs(tmp_path, channels=("b",))
 
     assert runs(result("fail")) == [("keys_present", "fail")]
     assert runs(result("fail")) == []
+
+
+def test_channel_that_no_run_has_is_forgotten_after_a_month(tmp_path):
+    """And before, if there are many of them."""
+    Runs(tmp_path)(result("fail"), sent=False)
+    many = Runs(tmp_path, channels=[f"c{number}" for number in range(40)])
+    many(result("fail"))
+    runs = Runs(tmp_path, channels=("b",))
+    runs(result("fail"))
+    left = orjson.loads((tmp_path / STATE_FILE).read_bytes())
+    runs(result("fail"), every_s=31 * 86_400)
+
+    assert len(left["pending"]) == len(left["seen_s"]) == 17
     assert orjson.loads((tmp_path / STATE_FILE).read_bytes())["pending"].keys() == {"b"}
 
 
@@ -159,10 +183,11 @@ def test_file_is_private(runs, tmp_path):
      b' "told_s": {}, "pending": {}}'),
      (b'{"known": {"x": {"name": "x", "status": "fail", "detail": "", "fix": null, "since_s": 1e300, "at_s": 1}},'
      b' "told_s": {}, "pending": {}}'),
-     b'{"known": [], "told_s": {}, "pending": {}}', b'{"known": {}, "told_s": {"x": "y"}, "pending": {}}', b"\xff\x00"],
+     b'{"known": [], "told_s": {}, "pending": {}}', b'{"known": {}, "told_s": {"x": "y"}, "pending": {}}', b"\xff\x00",
+     b'{"version": 2, "known": {}, "told_s": {}, "pending": {}}', b" " * (17 << 20)],
 )  # fmt: skip
 def test_damaged_file_counts_as_empty(runs, tmp_path, content):
-    """What fails is told again, which is better than never."""
+    """So does one of a later version: what fails is told again, which is better than never."""
     runs(result("fail"))
     (tmp_path / STATE_FILE).write_bytes(content)
 

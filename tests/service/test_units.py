@@ -10,13 +10,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.programs_of import script
 
 from hearthnet.errors import HearthNetError
 from hearthnet.forensics.verdict import RESTART_LOOP_RUNS, RESTART_LOOP_US
+from hearthnet.notify.kept import UNIT_FOLDER
 from hearthnet.service.units import DOCTOR, NODE, TIMER, Layout, is_as_written, listed, units_of, value_of, words
 
 ODD = "a b%c$d'e\"f\\g;#é"
 ODD_PROGRAM = "a b%c$d;#é"  # systemd refuses quotes and backslashes in the path of a program
+
+
+# Settings that take from a user's processes what a program's set-user-ID bit would give them (systemd.exec(5)).
+NO_NEW_PRIVILEGES = {
+    "NoNewPrivileges", "DynamicUser", "LockPersonality", "MemoryDenyWriteExecute", "PrivateDevices", "ProtectClock",
+    "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "RestrictAddressFamilies",
+    "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "SystemCallArchitectures", "SystemCallFilter",
+    "SystemCallLog", "PrivateUsers",
+}  # fmt: skip
 
 
 def layout(tmp_path, **changes):
@@ -158,7 +169,8 @@ def test_doctor_is_started_by_its_timer(tmp_path):
 
     assert value_of(units[DOCTOR], "ExecStart").endswith("doctor --quiet --notify")
     assert value_of(units[DOCTOR], "SuccessExitStatus") == "1"
-    assert value_of(units[DOCTOR], "NoNewPrivileges") is None
+    names = {line.partition("=")[0] for line in units[DOCTOR].splitlines()}
+    assert names.isdisjoint(NO_NEW_PRIVILEGES)
     assert value_of(units[TIMER], "OnUnitInactiveSec") == "15min"
 
 
@@ -175,3 +187,45 @@ def test_edited_unit_is_recognised(tmp_path):
         "# x\n" + text,
     ):
         assert not is_as_written(edited)
+
+
+@pytest.mark.parametrize(
+    ("result", "is_told"), [("success", False), ("timeout", True), ("exit-code", True), ("", True)]
+)
+def test_doctor_that_could_not_run_is_told_of(tmp_path, result, is_told):
+    """Once systemd has ended it, whatever is in the paths."""
+    folder = tmp_path / ODD
+    folder.mkdir()
+    program = script(folder / "hearthnet", f"printf '%s\\n' \"$@\" > '{tmp_path}/got'")
+    odd_program = tmp_path / ODD_PROGRAM
+    odd_program.symlink_to(program)
+    doctor = units_of(layout(tmp_path, program=(str(odd_program),), config=folder / "config.toml"))[DOCTOR]
+    command = [word.replace("%%", "%") for word in shlex.split(value_of(doctor, "ExecStopPost").removeprefix(":"))]
+    subprocess.run(command, env={**os.environ, "SERVICE_RESULT": result}, check=True)
+
+    expected = ["doctor", "--notify", "--failed", "--config", str(folder / "config.toml")]
+    assert (tmp_path / "got").exists() is is_told
+    assert not is_told or (tmp_path / "got").read_text().splitlines() == expected
+
+
+def test_doctor_has_a_folder_that_outlives_its_runs(tmp_path):
+    """For what was told while the data folder cannot be written; the notifier knows its path."""
+    doctor = units_of(layout(tmp_path))[DOCTOR]
+
+    assert f"/run/{value_of(doctor, 'RuntimeDirectory')}" == str(UNIT_FOLDER)
+    assert (value_of(doctor, "RuntimeDirectoryMode"), value_of(doctor, "RuntimeDirectoryPreserve")) == ("0700", "yes")
+
+
+@pytest.mark.parametrize(("user", "exposure"), [("hearthnet", 2.0), (None, 6.5)])
+def test_exposure_of_the_node_is_as_documented(tmp_path, user, exposure):
+    """By systemd's own score, of 0 to 10."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    srv = Path("/srv/n")
+    path = tmp_path / NODE
+    made = layout(tmp_path, user=user, home=srv, folders=[srv], program=("/usr/bin/env",), environment_file=srv)
+    path.write_text(units_of(made)[NODE], "utf-8")
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={int(exposure * 10)}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "SYSTEMD_PAGER": ""})
+
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr

@@ -59,6 +59,7 @@ def test_value_is_toml_or_a_plain_text(file, name, text, value, monkeypatch):
         ("observability.redact_patterns", '["("]', "redact_patterns"),
         ("transport.tls_cert", "/x.pem", "one is set without the other"),
         ("doctor.webhook", "ftp://s3cret", r"\[redacted\]"),
+        ("doctor.command", "tell s3cret", r"\[redacted\]"),
         ("transport.host", "${NOT_SET_ANYWHERE}", "the environment has no NOT_SET_ANYWHERE"),
         ("transport.prot", "1", "there is no setting"),
     ],
@@ -109,13 +110,24 @@ def test_setting_is_removed_for_its_default(file):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the file of another")
-def test_file_of_another_user_stays_theirs(file):
-    """The node's user has to read it."""
+def test_file_of_another_user_stays_theirs(file, monkeypatch):
+    """The node's user has to read it. It is given away before it has its name, which may be another file's then."""
     os.chown(file, 65_534, 65_534)
+    monkeypatch.setattr(os, "chown", None)
     change(None, "transport.port", "7082")
 
     assert (file.stat().st_uid, file.stat().st_gid) == (65_534, 65_534)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_new_file_of_root_is_the_folders_owners(home):
+    """As of who calls sudo."""
+    default_path().parent.mkdir(parents=True)
+    os.chown(default_path().parent, 65_534, 65_534)
+    change(None, "transport.port", "7082")
+
+    assert (default_path().stat().st_uid, default_path().stat().st_gid) == (65_534, 65_534)
 
 
 def test_link_to_the_file_stays_a_link(file, tmp_path):

@@ -81,6 +81,25 @@ def test_webhook_is_shown_by_its_host(url, shown, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ('["tell", "--token", "abcdef0815", "home"]', ["tell", "--token", "[redacted]", "home"]),
+        ('["curl", "-u", "me:hunter2hunter2", "https://x"]', ["curl", "-u", "[redacted]", "https://x"]),
+        ('["curl", "-H", "Authorization: Bearer abcd1234efgh5678"]', ["curl", "-H", "[redacted]"]),
+        ('["tell", "--password=${SECRET}"]', ["tell", "--password=${SECRET}"]),
+        ('["tell", "${SECRET}", "home"]', ["tell", "${SECRET}", "home"]),
+        ('["tell", "home"]', ["tell", "home"]),
+    ],
+)
+def test_command_is_shown_without_its_secrets(command, shown, monkeypatch):
+    """What is secret is said by the option before it; a variable is shown by its name."""
+    monkeypatch.setenv("SECRET", "hunter2hunter2")
+    write(f"[doctor]\ncommand = {command}\n")
+
+    assert setting("doctor.command").value == shown
+
+
+@pytest.mark.parametrize(
     ("name", "hint"),
     [
         ("transport.prot", "transport.port"),

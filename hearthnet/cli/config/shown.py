@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 
 from hearthnet.cli.main import as_json_text, console, hanging, print_json, print_plain, printable, table
-from hearthnet.config import default_path, facts_of, table_of
+from hearthnet.config import default_path, facts_of, load, table_of
 from hearthnet.errors import EXIT_ERROR, ConfigError, HearthNetError
 from hearthnet.observability.redaction.rules import scrub
 from hearthnet.settings.change import change as changed_in_file
@@ -107,6 +107,7 @@ def check(path: Path | None, *, as_json: bool) -> int:
     """Prints the problems of the file; returns the exit code."""
     try:
         source, problems = problems_in_file(path)
+        problems = problems or _of_channels(path)
     except ConfigError as unreadable:
         source, problems = path or default_path(), [unreadable]
     if as_json:
@@ -119,6 +120,17 @@ def check(path: Path | None, *, as_json: bool) -> int:
     if not problems:
         click.echo(f"{printable(source)}: the settings can be used")
     return EXIT_ERROR if problems else 0
+
+
+def _of_channels(path: Path | None) -> list[ConfigError]:
+    """Returns an error for each channel of the doctor that could tell nothing in this environment."""
+    from hearthnet.notify.deliver import problems_of_channels
+
+    hint = "export it; for a service: hearthnet service install names its file of variables"
+    return [
+        ConfigError("invalid_field", field="doctor.webhook_token_env", message=f"[doctor] {problem}", hint=hint)
+        for problem in problems_of_channels(load(path).doctor)
+    ]
 
 
 def _problem(error: ConfigError) -> dict[str, Any]:

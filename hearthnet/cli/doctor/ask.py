@@ -21,7 +21,9 @@ from hearthnet.observability import doctor
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.records.record import bounded, clean_text
 
-__all__ = ["Findings", "NoSettings", "diagnose"]
+__all__ = ["NODE_CHECK", "Findings", "NoSettings", "diagnose"]
+
+NODE_CHECK: Final = "node_answers"  # reported of a node that runs and does not respond
 
 _NO_NODE: Final = "this node is not running: read from the disk"
 # The parts of the node's responses that are read.
@@ -136,7 +138,7 @@ def _unresponsive(config: Config, only: Sequence[str], waited_s: float) -> Findi
     if not only:
         why, fix = explain_silence(config.observability.data_dir, pid, config.transport.host)
         evidence = {"pid": pid, "port": port}
-        result = CheckResult("node_answers", ok=False, detail=f"{problem}: {why}", fix=fix, evidence=evidence)
+        result = CheckResult(NODE_CHECK, ok=False, detail=f"{problem}: {why}", fix=fix, evidence=evidence)
         found.results.insert(0, result.as_dict())
     return found
 

@@ -68,6 +68,7 @@ def _known(context: click.Context, _: click.Parameter, wanted: tuple[str, ...]) 
 @click.option("--notify-command", metavar="COMMAND", help="Tell this command, with JSON on its standard input.")
 @click.option("--notify-mail", metavar="ADDRESS", help="Tell this address, by sendmail.")
 @click.option("--test", is_flag=True, help="With --notify: only send a test message.")
+@click.option("--failed", is_flag=True, help="With --notify: only tell that a run has failed, as the unit does.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--force", is_flag=True, help="With --bundle: overwrite FILE.")
 @data_option
@@ -93,6 +94,7 @@ def command(
     notify_command: str | None,
     notify_mail: str | None,
     test: bool,
+    failed: bool,
     yes: bool,
     force: bool,
     as_json: bool,
@@ -130,6 +132,8 @@ def command(
         )
         if test:
             context.exit(doctor_run.try_channels(notice, as_json=as_json))
+        if failed:
+            context.exit(doctor_run.tell_of_failed_run(notice))
         action = doctor_run.Action(fix=fix, dry_run=dry_run, bundle=bundle, yes=yes, force=force, as_json=as_json)
         show = doctor_run.Show(quiet=quiet, verbose=verbose, strict=strict, as_json=as_json)
         is_store = data_given(context)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import click
 from pydantic import ValidationError
 
-from hearthnet.cli.doctor.ask import NoSettings
+from hearthnet.cli.doctor.ask import NODE_CHECK, Findings, NoSettings
 from hearthnet.cli.main import print_json, printable
 from hearthnet.config import Config, DoctorConfig
-from hearthnet.config_file import expand, read_tree, standard_paths
+from hearthnet.config_file import default_path, expand, read_tree, standard_paths
 from hearthnet.display import counted
 from hearthnet.errors import ConfigError
+from hearthnet.files import owner_of
 from hearthnet.notify.channels import Channel
 from hearthnet.notify.deliver import Delivery, channels_of, deliver, try_out
+from hearthnet.notify.message import one_line
 from hearthnet.observability.redaction.rules import scrub
 
-__all__ = ["Notice"]
+__all__ = ["DOCTOR_CHECK", "Notice", "as_told", "why_not_run"]
+
+DOCTOR_CHECK: Final = "doctor"  # as which it is reported that the doctor itself could not run
 
 _NO_CHANNEL = "no channel is set: hearthnet config set doctor.webhook URL, doctor.mail or doctor.command"
 
@@ -32,12 +37,12 @@ class Notice:
     """Whom to tell.
 
     Attributes:
-        directory: where the state of the messages is kept; None: there is no node.
+        directory: the data folder, where the state of the messages is kept; it may be missing.
         channels: those of the settings, and those of the options.
         level: from which result on.
     """
 
-    directory: Path | None
+    directory: Path
     channels: list[Channel]
     level: str
 
@@ -61,33 +66,44 @@ class Notice:
         if not is_wanted and not options:
             return None
         if isinstance(config, NoSettings):
-            settings, directory = _usable(config.path), standard_paths().data_dir
+            path, settings, directory = config.path, _usable(config.path), standard_paths().data_dir
         else:
             assert config.observability.data_dir is not None
+            path = config.source or default_path()
             settings, directory = config.doctor, config.observability.data_dir
+        if settings.command and os.geteuid() == 0 and owner_of(path) != 0:
+            _note(f"doctor.command is not run by root, because {path} is another user's: run the doctor as that user")
+            settings = settings.model_copy(update={"command": ()})
         channels = [*channels_of(settings), *channels_of(_checked(settings, options))]
         unique = {channel.key: channel for channel in channels}
-        is_there = directory.is_dir()
-        return cls(directory if is_there else None, list(unique.values()), settings.notify_level)
+        return cls(directory, list(unique.values()), settings.notify_level)
 
     def tell(self, results: Iterable[Mapping[str, Any]], *, quiet: bool, strict: bool) -> bool:
         """Tells what has changed; returns False if a channel did not take it, which is tried again next time."""
         if not self.channels and not quiet:
             _note(_NO_CHANNEL)
-        if self.directory is None or not self.channels:
+        if not self.channels:
             return True
         try:
             done = deliver(self.directory, results, self.channels, "warn" if strict else self.level)
-        except OSError as error:
-            _note(f"nothing is sent, because what was sent cannot be kept: {error}")
+        except TimeoutError as error:
+            _note(f"nothing is sent, because {error.strerror}: {error.filename}")
             return False
-        for delivery in done:
+        for delivery in done.deliveries:
             if delivery.error is not None:
                 waiting = counted(delivery.changes, "change")
                 _note(f"{delivery.channel}: {delivery.error}; {waiting} will be sent with the next run")
             elif not quiet:
                 _note(f"{delivery.channel}: told of {counted(delivery.changes, 'change')}")
-        return all(delivery.error is None for delivery in done)
+        if done.error is not None:
+            kept = "they will be sent again" if done.folder is None else f"until the next boot it is in {done.folder}"
+            _note(f"the state of the messages cannot be kept in {self.directory}: {done.error.strerror}; {kept}")
+        return done.folder is not None and all(delivery.error is None for delivery in done.deliveries)
+
+    def tell_of_doctor(self, detail: str) -> bool:
+        """Tells that the doctor could not run; returns False if a channel did not take it."""
+        result = {"name": DOCTOR_CHECK, "status": "fail", "detail": detail, "fix": "hearthnet doctor"}
+        return self.tell([result], quiet=True, strict=False)
 
     def try_out(self, *, as_json: bool) -> bool:
         """Sends a test message to each channel and prints what became of it; returns whether all have taken it.
@@ -105,6 +121,26 @@ class Notice:
                 text = "sent" if delivery.error is None else f"failed: {delivery.error}"
                 click.echo(printable(scrub(f"{delivery.channel}: {text}")))
         return all(delivery.error is None for delivery in done)
+
+
+def as_told(found: Findings) -> list[dict[str, Any]]:
+    """Returns the results to tell of: also that the doctor has run, and that the node responds if it does."""
+    names = [DOCTOR_CHECK, *([NODE_CHECK] if found.source == "node" else [])]
+    well = [{"name": name, "status": "pass", "detail": "it is well again", "fix": None} for name in names]
+    return [*found.results, *well]
+
+
+def why_not_run(environment: Mapping[str, str]) -> str:
+    """Returns why the doctor could not run, by the variables that systemd sets after the run of a unit."""
+    result, status = environment.get("SERVICE_RESULT", ""), one_line(environment.get("EXIT_STATUS", ""))[:16]
+    reasons = {
+        "timeout": "it did not end in time",
+        "exit-code": f"it ended with {status}",
+        "signal": f"it was ended by {status}",
+        "core-dump": f"it was ended by {status}",
+        "oom-kill": "the machine had no memory for it",
+    }
+    return f"the doctor could not run: {reasons.get(result, 'it could not be started')}"
 
 
 def _as_dict(delivery: Delivery) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Separate from the command, so that its `--help` imports none of the checks.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
@@ -17,7 +18,7 @@ import click
 
 from hearthnet import __version__, checks
 from hearthnet.cli.doctor.ask import Findings, NoSettings, diagnose
-from hearthnet.cli.doctor.notify import Notice
+from hearthnet.cli.doctor.notify import Notice, as_told, why_not_run
 from hearthnet.cli.doctor.text import print_history, print_report, waiting
 from hearthnet.cli.main import hanging, print_json, printable
 from hearthnet.config import Config
@@ -27,7 +28,16 @@ from hearthnet.observability.redaction.rules import scrub
 from hearthnet.observability.reports.history import Change, changes, streaks
 from hearthnet.observability.reports.report_file import Remembered, recall, remember, timestamp
 
-__all__ = ["Action", "Show", "list_checks", "refuse_unknown", "run_checks", "show_history", "try_channels"]
+__all__ = [
+    "Action",
+    "Show",
+    "list_checks",
+    "refuse_unknown",
+    "run_checks",
+    "show_history",
+    "tell_of_failed_run",
+    "try_channels",
+]
 
 _REPORT_VERSION: Final = 1
 # Recommended as a whole, without words around it.
@@ -146,14 +156,17 @@ def run_checks(
         if is_saved:
             history.add(document, found)
     except Exception as error:  # any error here is one of the doctor itself  # noqa: BLE001
-        return _report_failure(error, as_json=show.as_json)
+        message = printable(scrub(f"{type(error).__name__}: {error}"))
+        if notice is not None:
+            notice.tell_of_doctor(f"the doctor itself failed: {message}")
+        return _report_failure(message, as_json=show.as_json)
     if has_action:
         return action.run(config, found, document)
     if show.as_json:
         print_json(document)
     else:
         print_report(document, news, quiet=show.quiet, verbose=show.verbose)
-    is_told = notice is None or notice.tell(found.results, quiet=show.quiet, strict=show.strict)
+    is_told = notice is None or notice.tell(as_told(found), quiet=show.quiet, strict=show.strict)
     return 0 if document["ok"] and is_told else EXIT_ERROR
 
 
@@ -173,6 +186,17 @@ def try_channels(notice: Notice | None, *, as_json: bool) -> int:
     if notice is None:
         raise click.UsageError("--test requires --notify")
     return 0 if notice.try_out(as_json=as_json) else EXIT_ERROR
+
+
+def tell_of_failed_run(notice: Notice | None) -> int:
+    """Tells, after a run that was ended or could not be started, that there was none; returns the exit code.
+
+    Raises:
+        click.UsageError: raised without `--notify`.
+    """
+    if notice is None:
+        raise click.UsageError("--failed requires --notify")
+    return 0 if notice.tell_of_doctor(why_not_run(os.environ)) else EXIT_ERROR
 
 
 class _History:
@@ -222,8 +246,7 @@ def _document(found: Findings, news: Sequence[Change], *, strict: bool) -> dict[
     }
 
 
-def _report_failure(error: Exception, *, as_json: bool) -> int:
-    message = printable(scrub(f"{type(error).__name__}: {error}"))
+def _report_failure(message: str, *, as_json: bool) -> int:
     if as_json:
         print_json(
             {

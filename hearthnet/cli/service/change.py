@@ -15,8 +15,9 @@ import click
 from hearthnet.checks.probes.lock_owner import live_nodes
 from hearthnet.cli.main import print_json, printable
 from hearthnet.errors import HearthNetError
+from hearthnet.files import owner_of
 from hearthnet.service.install import Change, carry_out, make_folders, plan
-from hearthnet.service.layout import Found, missing_variables, of_machine, of_user
+from hearthnet.service.layout import Found, is_read_by_others, missing_variables, of_machine, of_user
 from hearthnet.service.manager import LINGER, Manager, unit_folder
 from hearthnet.service.units import NODE, TIMER, units_of
 
@@ -58,6 +59,7 @@ def install_units(
     manager = Manager(is_system=wants_system)
     if not agreed.is_dry:
         _require_rights(wants_system, "install")
+        _require_own_home(wants_system)
         if may_start:
             manager.require()
     found = of_machine(config, run_as) if wants_system else of_user(config)
@@ -83,6 +85,14 @@ def _require_rights(is_system: bool, what: str) -> None:
     if is_system and os.geteuid() != 0:
         raise HearthNetError(
             "a service of the machine needs root", hint=f"sudo hearthnet service {what}, or without --system"
+        )
+
+
+def _require_own_home(is_system: bool) -> None:
+    """Refuses to write as root into another user's home: a link there could lead to the machine's own units."""
+    if not is_system and os.geteuid() == 0 and (owner := owner_of(Path.home())) not in (0, None):
+        raise HearthNetError(
+            f"{Path.home()} belongs to another user, {owner}", hint="as that user, without sudo, or with --system"
         )
 
 
@@ -150,6 +160,8 @@ def _hints(found: Found, *, is_started: bool) -> list[str]:
         hints.append(f"it ends when you log out, and starts when you log in, until: loginctl enable-linger {name}")
     if unset := missing_variables(found):
         hints.append(f"the service has no {', '.join(unset)}: write NAME=value into {found.layout.environment_file}")
+    if is_read_by_others(found.layout.environment_file):
+        hints.append(f"other users can read the service's keys: chmod 600 {found.layout.environment_file}")
     if is_started:
         user = "" if found.layout.is_system else "--user "
         hints.append(f"its log: journalctl {user}-u hearthnet -f")
@@ -181,6 +193,7 @@ def uninstall_units(is_system: bool | None, agreed: Agreed) -> None:
     copies: list[Path] = []
     if due and not agreed.is_dry:
         _require_rights(wants_system, "uninstall")
+        _require_own_home(wants_system)
         _ask(changes, agreed, "stop the service and remove these units")
         if agreed.may_replace_edited or all(change.state != "edited" for change in changes):
             _stop(manager, changes)

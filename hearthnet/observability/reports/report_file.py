@@ -24,7 +24,7 @@ from typing import Any, Final
 import orjson
 
 from hearthnet.constants import MAX_JSON_LINE_BYTES
-from hearthnet.files import open_file, open_regular, replace_private
+from hearthnet.files import open_file, open_regular, replace_in
 from hearthnet.observability.records.record import safe_text
 
 __all__ = ["MAX_MEMORY_BYTES", "MEMORY_FILE", "Remembered", "recall", "remember", "timestamp"]
@@ -67,7 +67,7 @@ def remember(directory: Path, report: Mapping[str, Any]) -> None:
             _append(fd, size, line)
         else:
             _keep_newest(path, fd, line)
-        if size == 0 and os.geteuid() == 0:
+        if size == 0 and os.geteuid() == 0 and os.fstat(fd).st_nlink == 1:
             # Root checked another user's node: that user's doctor must be able to write too.
             owner = directory.stat()
             os.fchown(fd, owner.st_uid, owner.st_gid)
@@ -139,8 +139,11 @@ def _shortened(check: dict[str, Any], limit: int) -> dict[str, Any]:
 def _locked(path: Path) -> int:
     """Returns a locked descriptor of the file; closing it releases the lock."""
     ends_at = time.monotonic() + LOCK_WAIT_S
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    if os.geteuid() == 0 and path.parent.stat().st_uid != 0:
+        flags |= os.O_NOFOLLOW  # a link in another user's folder must not lead root to a file elsewhere
     while True:
-        fd = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        fd = open_regular(path, flags)
         try:
             _lock(fd, ends_at)
             if _is_still(path, fd):
@@ -184,6 +187,8 @@ def _keep_newest(path: Path, fd: int, line: bytes) -> None:
     half = MAX_MEMORY_BYTES // 2 - len(line)
     newest = os.pread(fd, half, max(0, old.st_size - half)).partition(b"\n")[2]  # the first line is cut
     ending = b"" if not newest or newest.endswith(b"\n") else b"\n"
-    replace_private(path, newest + ending + line)
-    if os.geteuid() == 0:
-        os.chown(path, old.st_uid, old.st_gid)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        replace_in(folder, path.name, newest + ending + line, (old.st_uid, old.st_gid))
+    finally:
+        os.close(folder)

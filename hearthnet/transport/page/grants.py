@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from hearthnet.files import make_private_dir, open_file, replace_private
+from hearthnet.files import make_private_dir, open_file, replace_in
 
 __all__ = ["GRANTS_FILE", "MAX_SHARE_S", "OPENING_FILE", "SECRET_S", "TOKEN_S", "Granted", "Grants"]
 
@@ -152,17 +152,11 @@ class Grants:
             fcntl.flock(folder, fcntl.LOCK_EX)  # held for one write
             state = _tidy(self._read())
             yield state
-            replace_private(self.directory / GRANTS_FILE, _packed(state))
-            self._take_owner(folder)
+            # One that root writes is the folder's owner's, whose node must read it.
+            owner = os.fstat(folder)
+            replace_in(folder, GRANTS_FILE, _packed(state), (owner.st_uid, owner.st_gid))
         finally:
             os.close(folder)
-
-    def _take_owner(self, folder: int) -> None:
-        """Gives a file that root wrote to the owner of the folder, whose node must read it."""
-        assert self.directory is not None
-        if os.geteuid() == 0:
-            status = os.fstat(folder)
-            os.chown(self.directory / GRANTS_FILE, status.st_uid, status.st_gid)
 
     def _current(self) -> _State:
         """Returns the state as it is now; one `stat` unless the file was replaced."""

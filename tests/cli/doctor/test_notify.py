@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import orjson
 import pytest
 from support.programs_of import script
 
+from hearthnet.cli.doctor.ask import Findings
+from hearthnet.cli.doctor.notify import as_told
 from hearthnet.cli.main import _run
 from hearthnet.config import default_path
 
@@ -140,3 +143,115 @@ def test_settings_that_cannot_be_used_are_told_to_their_own_channels(node, told)
 
     _run(["doctor", "--quiet", "--notify"])
     assert "fail" in read()
+
+
+def test_doctor_that_fails_itself_is_told_of(node, told, monkeypatch, capsys):
+    """Once, and that it runs again; the exit code is still that of a failed doctor."""
+    program, read = told
+    with monkeypatch.context() as broken:
+        broken.setattr("hearthnet.cli.doctor.run.diagnose", lambda *_, **__: {}["password=hunter2hunter2"])
+        codes = [doctor("--notify-command", program) for _ in range(2)]
+    codes += [doctor("--notify-command", program) for _ in range(2)]
+
+    assert codes == [2, 2, 0, 0]
+    assert read() == ["fail", "pass"]
+    assert "hunter2" not in (Path(program).parent / "got").read_text()
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "reason"),
+    [
+        ("timeout", "TERM", "it did not end in time"),
+        ("signal", "SEGV", "it was ended by SEGV"),
+        ("exit-code", "203\r\nBcc: x", "it ended with 203 Bcc: x"),
+        ("oom-kill", "KILL", "the machine had no memory for it"),
+        ("nonsense", "", "it could not be started"),
+    ],
+)
+def test_run_that_was_ended_is_told_of(node, told, monkeypatch, result, status, reason):
+    """By the unit, which has systemd's reason; the next two runs that end well are told of as one."""
+    program, read = told
+    monkeypatch.setenv("SERVICE_RESULT", result)
+    monkeypatch.setenv("EXIT_STATUS", status)
+    codes = [_run(["doctor", "--notify-command", program, "--failed"]) for _ in range(2)]
+    got = orjson.loads((Path(program).parent / "got").read_text())
+    codes += [doctor("--notify-command", program) for _ in range(2)]
+
+    assert codes == [0, 0, 0, 0]
+    assert got["changes"][0]["detail"] == f"the doctor could not run: {reason}"
+    assert read() == ["fail", "pass"]
+    assert _run(["doctor", "--failed"]) == 2
+
+
+def test_missing_data_folder_is_told_of(node, told, home, capsys):
+    """As when its disk is not mounted: where the state is kept meanwhile is said."""
+    program, read = told
+    (home / ".local/share/hearthnet").rename(home / "elsewhere")
+    codes = [doctor("--notify-command", program) for _ in range(2)]
+
+    assert codes == [1, 1]
+    assert read() == ["fail"]
+    assert not (home / ".local/share/hearthnet").exists()
+    err = capsys.readouterr().err
+    assert (
+        f"note: the state of the messages cannot be kept in {home}/.local/share/hearthnet: No such file or directory; "
+        in err
+    )
+    assert f"until the next boot it is in {home}/hearthnet-doctor" in err
+
+
+def test_state_that_can_be_kept_nowhere_is_said(node, told, home, capsys, monkeypatch):
+    """And counts as a failure, for it is told again."""
+    program, _ = told
+    monkeypatch.setattr("hearthnet.notify.kept._places", lambda: iter(()))
+    (home / ".local/share/hearthnet/doctor-notify.json").mkdir()
+
+    assert doctor("--notify-command", program) == 1
+    assert "; they will be sent again\n" in capsys.readouterr().err
+
+
+def test_node_that_responds_again_is_well_again():
+    """No check says so, because only its silence is found."""
+    found = Findings([], "", source="node")
+
+    assert [result["name"] for result in as_told(found)] == ["doctor", "node_answers"]
+    assert [result["name"] for result in as_told(Findings([], ""))] == ["doctor"]
+
+
+def test_token_that_is_missing_is_an_error_before_anything_is_sent(node, capsys, monkeypatch):
+    """Of `config check`, of a test, and of a run."""
+    monkeypatch.delenv("NTFY_TOKEN", raising=False)
+    assert _run(["config", "set", "doctor.webhook", "http://127.0.0.1:1/topic"]) == 0
+    assert _run(["config", "set", "doctor.webhook_token_env", "NTFY_TOKEN"]) == 0
+    capsys.readouterr()
+
+    assert _run(["config", "check"]) == 1
+    err = capsys.readouterr().err
+    assert "webhook_token_env: the environment has no NTFY_TOKEN" in err
+    assert "hint: export it" in err
+    assert _run(["doctor", "--notify", "--test"]) == 1
+    assert "failed: webhook_token_env: the environment has no NTFY_TOKEN" in capsys.readouterr().out
+    chmod(node, 0o644)
+    assert doctor("--notify") == 1
+    assert "has no NTFY_TOKEN; 1 change will be sent with the next run" in capsys.readouterr().err
+    monkeypatch.setenv("NTFY_TOKEN", "t0ken-of-ntfy")
+    assert _run(["config", "check"]) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root could run the command of another user as root")
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_root_runs_no_command_of_another_user(node, told, capsys, is_broken):
+    """Who may write that user's settings would be root."""
+    program, read = told
+    assert _run(["config", "set", "doctor.command", orjson.dumps([program]).decode()]) == 0
+    if is_broken:
+        default_path().write_text(default_path().read_text() + "[nonsense]\n")
+    os.chown(default_path(), 65_534, 65_534)
+    chmod(node, 0o644)
+    capsys.readouterr()
+
+    assert doctor("--notify") == 1
+    assert read() == []
+    assert "note: doctor.command is not run by root" in capsys.readouterr().err
+    assert doctor("--notify-command", program) == 1
+    assert read() == ["fail"]

@@ -287,4 +287,112 @@ def test_machine_service_has_the_paths_of_its_user(tmp_path, capsys, monkeypatch
     assert f"ReadWritePaths={keys} /srv/n /srv/log" in text
     assert f"User={account.pw_name}" in text
     assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in text
-    assert "EnvironmentFile=-/srv/n/environment" in text
+    # Not one in the user's folder: systemd reads it as root, and a link there could lead to any file.
+    assert "EnvironmentFile=-/etc/hearthnet/nobody.env\n" in text
+
+
+ME = pwd.getpwuid(os.geteuid())
+
+
+def asked(tmp_path, monkeypatch, body):
+    """Installs for this user, with a program that runs this; returns the exit code."""
+    program = script(tmp_path / "hearthnet", body)
+    monkeypatch.setattr("hearthnet.service.layout._account", lambda name: ME)
+    monkeypatch.setattr("hearthnet.service.layout.own_program", lambda: (str(program),))
+    monkeypatch.setattr("hearthnet.service.layout.MACHINE_FOLDER", tmp_path / "etc")
+    return _run(["service", "install", "--system", "--dry-run"])
+
+
+def test_variables_of_the_machines_file_are_those_of_the_service(tmp_path, capsys, monkeypatch):
+    """The settings are read with them, as by the service; a missing one is named with its file."""
+    body = (
+        '[ "$NTFY_URL" = "https://x y" ] || { echo "error: f: the environment has no NTFY_URL" >&2; exit 1; }; echo {}'
+    )
+    assert asked(tmp_path, monkeypatch, body) == 1
+    err = capsys.readouterr().err
+    assert "the service would have no NTFY_URL" in err
+    assert (
+        f"hint: write NTFY_URL=value into {tmp_path}/etc/{ME.pw_name}.env, which root alone may read (mode 0600)" in err
+    )
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / f"{ME.pw_name}.env").write_text("# mine\n;X=1\n\nNTFY_URL = 'https://x y'\n")
+
+    assert asked(tmp_path, monkeypatch, body) == 1
+    assert "it prints no settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "printed",
+    ['{"settings": 1}', "[]", '{"settings": [{"key": "x"}]}', '{"file": "/x", "settings": [], "port": []}', "null"],
+)
+def test_program_that_prints_something_else_is_refused(tmp_path, capsys, monkeypatch, printed):
+    """What another user's program says is not trusted to have a form."""
+    assert asked(tmp_path, monkeypatch, f"echo '{printed}'") == 1
+    assert f"user {ME.pw_name} cannot use" in capsys.readouterr().err
+
+
+def test_keys_that_others_can_read_are_named(node, home, systemctl, capsys):
+    """Those of the service, in its file of variables."""
+    path = home / ".config" / "hearthnet" / "environment"
+    path.write_text("KEY=1\n")
+    path.chmod(0o644)
+    service("install", "--yes")
+    assert f"hint: other users can read the service's keys: chmod 600 {path}" in capsys.readouterr().err
+    path.chmod(0o600)
+    service("install", "--yes")
+    assert "can read" not in capsys.readouterr().err
+
+
+def test_variables_that_settings_name_are_missing_too(node, systemctl, capsys):
+    """As the token's of a webhook."""
+    _run(["config", "set", "doctor.webhook_token_env", "NTFY_TOKEN"])
+    service("install", "--yes")
+    assert "the service has no NTFY_TOKEN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("home_of", [None, "rel"])
+@pytest.mark.parametrize("command", [["service", "status"], ["service", "install", "--dry-run"], ["paths"]])
+def test_user_without_a_home_is_told_so(monkeypatch, capsys, home_of, command):
+    """As one that a container has made up: no account, and HOME missing or not absolute."""
+
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr(os, "geteuid", lambda: 54_321)
+    monkeypatch.delenv("HOME")
+    if home_of is not None:
+        monkeypatch.setenv("HOME", home_of)
+
+    assert _run(command) != 0
+    assert "error: this user has no home folder\nhint: set HOME to an absolute path" in capsys.readouterr().err
+
+
+def test_user_without_an_account_has_no_service(node, monkeypatch, capsys):
+    """But can have a node."""
+
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert service("install", "--dry-run") == 1
+    assert "has no account on this machine" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root could write there")
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_root_writes_no_units_into_the_home_of_another(node, home, units, systemctl, capsys, verb):
+    """A link there could lead it to the machine's own."""
+    units.mkdir(parents=True)
+    (units / TIMER).write_text("")
+    os.chown(home, 65_534, 65_534)
+
+    assert service(verb, "--yes", "--force") == 1
+    assert f"error: {home} belongs to another user, 65534" in capsys.readouterr().err
+    assert [path.name for path in units.iterdir()] == [TIMER]
+
+
+def test_program_of_another_user_has_no_terminal_of_roots(tmp_path, capsys, monkeypatch):
+    """It could type into it."""
+    asked(tmp_path, monkeypatch, "[ $(ps -o sid= $$) -eq $$ ] && echo '{}' || echo 'error: same' >&2")
+    assert "it prints no settings" in capsys.readouterr().err

@@ -228,6 +228,23 @@ def test_root_leaves_the_memory_to_the_nodes_user(tmp_path):
     assert path.stat().st_uid == 12_345
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write for another user")
+@pytest.mark.parametrize("target", ["empty", "missing", "text"])
+def test_root_follows_no_link_of_the_nodes_user(tmp_path, target):
+    """It could lead to any file, which root would add to, or give to that user."""
+    folder, elsewhere = tmp_path / "folder", tmp_path / target
+    folder.mkdir()
+    os.chown(folder, 12_345, 12_345)
+    if target != "missing":
+        elsewhere.write_text("" if target == "empty" else "text")
+    (folder / MEMORY_FILE).symlink_to(elsewhere)
+    with pytest.raises(OSError, match=MEMORY_FILE):
+        remember(folder, report(0, check("a")))
+
+    assert elsewhere.exists() is (target != "missing")
+    assert target == "missing" or (elsewhere.stat().st_uid, elsewhere.read_text()) == (0, target.replace("empty", ""))
+
+
 def past(*rows):
     """Saved reports of one check, given as `(minute, program, status)`."""
     return [

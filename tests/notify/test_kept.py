@@ -1,0 +1,262 @@
+"""The state of the messages is kept where it can be, and never where another user could change it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import orjson
+import pytest
+
+from hearthnet import files
+from hearthnet.notify import kept as module
+from hearthnet.notify.deliver import deliver
+from hearthnet.notify.kept import STATE_FILE, Kept
+
+FAILED = [{"name": "disk_space", "status": "fail", "detail": "the disk is full", "fix": None}]
+WELL = [{**FAILED[0], "status": "pass"}]
+
+
+class Phone:
+    """A channel that takes every message."""
+
+    name, key = "phone", "fake:phone"
+
+    def __init__(self):
+        self.got = []
+
+    def send(self, message):
+        """Keeps the title."""
+        self.got.append(message.title.partition(": ")[2])
+
+
+@pytest.fixture
+def data(tmp_path):
+    """The data folder."""
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def runtime(tmp_path, monkeypatch):
+    """A user's runtime folder, and no other place."""
+    path = tmp_path / "run"
+    path.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
+    monkeypatch.setattr(module, "UNIT_FOLDER", tmp_path / "unit")
+    monkeypatch.setattr(module, "MEMORY", tmp_path / "memory")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    return path
+
+
+@pytest.fixture
+def full(data, monkeypatch):
+    """Fills the disk of the data folder, or empties it."""
+    state = {"is_full": True}
+    real = module.replace_in
+
+    def replace_in(folder, name, content, owner=None):
+        if name == STATE_FILE and state["is_full"]:
+            raise OSError(28, "No space left on device", str(data / name))
+        real(folder, name, content, owner)
+
+    monkeypatch.setattr(module, "replace_in", replace_in)
+    return state
+
+
+def test_full_disk_is_told_of_once(data, runtime, full):
+    """And that there is room again, by the data folder's own state; the other is removed then."""
+    phone = Phone()
+    done = [deliver(data, FAILED, [phone], "fail") for _ in range(3)]
+    assert phone.got == ["disk_space fails"]
+    assert {one.folder for one in done} == {runtime / "hearthnet-doctor"}
+    assert {one.error.strerror for one in done} == {"No space left on device"}
+    full["is_full"] = False
+    done = [deliver(data, WELL, [phone], "fail") for _ in range(3)]
+
+    assert phone.got == ["disk_space fails", "disk_space is well again"]
+    assert {(one.error, one.folder) for one in done} == {(None, data)}
+    assert list((runtime / "hearthnet-doctor").iterdir()) == []
+
+
+def test_disk_that_fills_up_after_a_message_repeats_none(data, runtime, full):
+    """What the data folder has is older than what the other has."""
+    phone = Phone()
+    full["is_full"] = False
+    deliver(data, FAILED, [phone], "fail")
+    full["is_full"] = True
+    for _ in range(3):
+        deliver(data, WELL, [phone], "fail")
+
+    assert phone.got == ["disk_space fails", "disk_space is well again"]
+
+
+def test_disk_that_fills_up_while_a_message_is_sent(data, runtime, full):
+    """It was sent: nothing says that it was not."""
+
+    class Filling(Phone):
+        def send(self, message):
+            """Takes the message and the room."""
+            super().send(message)
+            full["is_full"] = True
+
+    full["is_full"] = False
+    phone = Filling()
+    done = deliver(data, FAILED, [phone], "fail")
+
+    assert (done.deliveries[0].error, done.folder) == (None, runtime / "hearthnet-doctor")
+    assert deliver(data, FAILED, [phone], "fail").deliveries == []
+
+
+@pytest.mark.parametrize("what", ["missing", "a file", "state is a folder"])
+def test_data_folder_that_has_no_state_silences_nothing(data, runtime, what):
+    """As when its disk is not mounted."""
+    if what == "state is a folder":
+        (data / STATE_FILE).mkdir()
+    else:
+        data.rmdir()
+        if what == "a file":
+            data.touch()
+    phone = Phone()
+    done = [deliver(data, FAILED, [phone], "fail") for _ in range(2)]
+
+    assert phone.got == ["disk_space fails"]
+    assert done[0].error is not None
+    assert data.exists() is (what != "missing")
+
+
+def test_two_nodes_of_a_user_have_each_their_own(data, tmp_path, runtime, full):
+    """Both are told of."""
+    phone = Phone()
+    deliver(data, FAILED, [phone], "fail")
+    deliver(tmp_path / "other", FAILED, [phone], "fail")
+
+    assert phone.got == ["disk_space fails"] * 2
+    assert len(list((runtime / "hearthnet-doctor").iterdir())) == 2
+
+
+def test_other_folder_is_private(data, runtime, full):
+    """It has the details of checks."""
+    deliver(data, FAILED, [Phone()], "fail")
+    folder = runtime / "hearthnet-doctor"
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()] == [0o600]
+
+
+@pytest.mark.parametrize("trap", ["link", "open to others", "a file"])
+def test_folder_that_another_user_may_have_made_is_not_used(data, runtime, full, tmp_path, trap):
+    """Without another one each run tells again, and says so."""
+    folder, target = runtime / "hearthnet-doctor", tmp_path / "target"
+    target.mkdir(mode=0o700)
+    if trap == "link":
+        folder.symlink_to(target)
+    elif trap == "a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    phone = Phone()
+    done = [deliver(data, FAILED, [phone], "fail") for _ in range(2)]
+
+    assert phone.got == ["disk_space fails"] * 2
+    assert {one.folder for one in done} == {None}
+    assert list(target.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder of another user")
+def test_folder_of_another_user_is_not_used(data, runtime, full):
+    """Neither theirs, nor one in theirs."""
+    folder = runtime / "hearthnet-doctor"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65_534, 65_534)
+    with pytest.raises(PermissionError):
+        files.exact_folder(folder)
+    os.chown(runtime, 65_534, 65_534)
+    deliver(data, FAILED, [Phone()], "fail")
+
+    assert list(folder.iterdir()) == []
+
+
+def test_link_in_the_place_of_the_state_is_replaced(data, tmp_path):
+    """What it leads to is neither read nor written."""
+    target = tmp_path / "target"
+    target.write_bytes(b"{}")
+    (data / STATE_FILE).symlink_to(target)
+    deliver(data, FAILED, [Phone()], "fail")
+
+    assert target.read_bytes() == b"{}"
+    assert not (data / STATE_FILE).is_symlink()
+    assert orjson.loads((data / STATE_FILE).read_bytes())["version"] == 1
+
+
+def test_pipe_in_the_place_of_the_state_is_replaced(data):
+    """A doctor that waited for a writer would tell nothing."""
+    os.mkfifo(data / STATE_FILE)
+    phone = Phone()
+    deliver(data, FAILED, [phone], "fail")
+
+    assert phone.got == ["disk_space fails"]
+    assert (data / STATE_FILE).is_file()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_state_that_root_writes_is_the_folders_owners(data, monkeypatch):
+    """It is given away before it has its name, so that no other file can be put in its place."""
+    os.chown(data, 65_534, 65_534)
+    named = []
+    real = os.replace
+
+    def replace(source, target, *, src_dir_fd, dst_dir_fd):
+        named.append(os.stat(source, dir_fd=src_dir_fd).st_uid)
+        real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "chown", None)
+    deliver(data, FAILED, [Phone()], "fail")
+
+    assert set(named) == {65_534}
+    assert (data / STATE_FILE).stat().st_uid == 65_534
+
+
+def test_folder_that_becomes_a_link_meanwhile_changes_nothing(data, tmp_path):
+    """The state goes where it was read."""
+    elsewhere, moved = tmp_path / "elsewhere", tmp_path / "moved"
+    elsewhere.mkdir()
+    with Kept(data) as kept:
+        data.rename(moved)
+        data.symlink_to(elsewhere)
+        kept.write(b"{}")
+
+    assert list(elsewhere.iterdir()) == []
+    assert (moved / STATE_FILE).read_bytes() == b"{}"
+
+
+def test_two_doctors_at_once_tell_once(data, runtime):
+    """Each waits for the other."""
+    phone = Phone()
+    threads = [threading.Thread(target=deliver, args=(data, FAILED, [phone], "fail")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert phone.got == ["disk_space fails"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_doctor_that_waits_too_long_tells_nothing(data, runtime, monkeypatch, is_there):
+    """The other one tells: its state is being changed."""
+    monkeypatch.setattr(module, "_LOCK_S", 0.05)
+    if not is_there:
+        data.rmdir()
+        deliver(data, WELL, [Phone()], "fail")
+    phone = Phone()
+    held = data if is_there else Path(runtime, "hearthnet-doctor")
+    with files.locked_folder(held, 1.0), pytest.raises(TimeoutError, match="another program of ours"):
+        deliver(data, FAILED, [phone], "fail")
+
+    assert phone.got == []
