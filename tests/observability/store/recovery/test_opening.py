@@ -91,6 +91,19 @@ def test_opening_that_fails_leaves_no_connection(database, tmp_path, monkeypatch
         connection.execute("SELECT 1")
 
 
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk is full"), sqlite3.IntegrityError("no thanks")])
+def test_box_that_cannot_be_recovered_now_is_told(database, tmp_path, monkeypatch, logged, error):
+    """The store is opened all the same: the next start tries again."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(opening, "recover_boxes", fail)
+
+    assert opening.keep_house(database, tmp_path, "run", None) == Recovery()
+    assert [(told.getMessage(), told.error) for told in logged] == [("a black box cannot be recovered", error)]
+
+
 def test_counts_that_are_wrong_are_corrected(database, tmp_path):
     """Rows that were deleted by other means than ours: the rings are as full as they are."""
     merge(database, [a_trace(1, "run"), a_trace(2, "run", notable=1), a_log(3, "run")])

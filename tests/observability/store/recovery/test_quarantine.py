@@ -384,6 +384,24 @@ def test_rows_that_the_wal_has_damaged_are_read_from_the_file(tmp_path, monkeypa
     assert kinds[0] == kinds[-1] == "now.now"
 
 
+def test_database_that_cannot_be_opened_with_its_wal_is_read_without(tmp_path, monkeypatch):
+    """On a disk where SQLite may make no -shm, say: what the file has is better than nothing."""
+    path = tmp_path / "telemetry.db"
+    with closing(open_database(path, TELEMETRY._replace(reserve_bytes=0))) as connection:
+        merge(connection, [a_trace(1), a_log(2)])
+    connect = sqlite3.connect
+
+    def refuse(name, **how):
+        if "mode=ro" in name:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(name, **how)
+
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    found = salvage(path)
+
+    assert (list(found.traces), list(found.logs), found.held) == ([1], [2], (1, 1))
+
+
 def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
     """Rows of every table; a column that is there under another name is read, and named."""
     path = tmp_path / "telemetry.db"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -17,6 +18,7 @@ from support.reading import metric
 from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
+from hearthnet.files import hint_for
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Kernel, Vitals
 from hearthnet.observability import metrics
@@ -285,6 +287,24 @@ def test_rows_that_are_gone_are_counted(path):
         ("log", "wal_lost", 2, None),
     ]
     assert metric('hearthnet_telemetry_dropped_total{reason="wal_lost"}') - before == 4
+
+
+def test_box_that_cannot_be_read_now_is_told_with_what_to_do(tmp_path, monkeypatch, logged):
+    """It stays, and hides no other."""
+    broken, whole = box_of(tmp_path, mixed(2)), box_of(tmp_path, mixed(2, OTHER), OTHER)
+    read, error = layout.read_box, PermissionError(errno.EACCES, "Permission denied")
+
+    def refuse(path):
+        if path == broken:
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(layout, "read_box", refuse)
+
+    assert [path for path, _ in recovery.leftover_boxes(tmp_path)] == [whole]
+    (told,) = logged
+    assert (told.getMessage(), told.path, told.error) == ("a black box cannot be read", str(broken), error)
+    assert told.hint == hint_for(error)
 
 
 def test_recoveries_add_up():
