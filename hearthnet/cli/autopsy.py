@@ -76,7 +76,8 @@ def command(
              hearthnet autopsy --program cron.py
              hearthnet autopsy /media/stick/hearthnet --json
 
-    Exits with 0 when the run stopped cleanly or still runs, 1 when it ended uncleanly, 2 when no run was found.
+    Exits with 0 when the run stopped cleanly, still runs or is imported, 1 when it ended uncleanly, 2 when no run was
+    found.
     """
     from hearthnet.forensics.main import SCHEMA, Request, print_report
 

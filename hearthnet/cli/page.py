@@ -132,7 +132,10 @@ def _print_link(grants: Grants, base: str, share_s: float | None, *, is_opened: 
             said = "encrypted" if is_encrypted else "NOT encrypted: who can read this network sees all of it"
             click.secho(f"shared until {moments.local(shared_until_us)}, {said}", fg="yellow", err=True)
     if is_opened:
-        _open(link, grants.directory)
+        from hearthnet.transport.page.opening import open_link
+
+        if not open_link(link, grants.directory):
+            click.echo("no browser could be opened", err=True)
 
 
 def _from_elsewhere(link: str) -> str:
@@ -142,22 +145,6 @@ def _from_elsewhere(link: str) -> str:
         return link
     port = "" if parts.port is None else f":{parts.port}"
     return parts._replace(netloc=f"{_address()}{port}").geturl()
-
-
-def _open(link: str, directory: Path | None) -> None:
-    """Opens a browser with a private file that goes on to the link: all users see the arguments of a process."""
-    import webbrowser
-    from html import escape
-    from tempfile import mkdtemp
-
-    from hearthnet.files import replace_private
-    from hearthnet.transport.page.grants import OPENING_FILE
-
-    path = (directory or Path(mkdtemp(prefix="hearthnet-"))) / OPENING_FILE
-    goes_on = f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={escape(link)}">HearthNet'
-    replace_private(path, goes_on.encode())
-    if not webbrowser.open(path.resolve().as_uri()):
-        click.echo("no browser could be opened", err=True)
 
 
 def _document(link: str, until_us: int, shared_until_us: int | None, *, is_encrypted: bool) -> dict[str, Any]:

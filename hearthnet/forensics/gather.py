@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.constants import IMPORTED
 from hearthnet.files import open_file, why_no_file
 from hearthnet.forensics.box import LIBRARY
 from hearthnet.forensics.evidence.database import Store, read_store
@@ -111,7 +112,12 @@ def gather(
 
 def _asked(run: Run | None, kernel: KernelSources) -> Run | None:
     """Returns the run with the kernel's account, asked again where the next start could not read its log, say."""
-    if run is None or run.is_alive or run.end_reason == CLEAN or (run.kernel and run.kernel.confidence == "certain"):
+    if (
+        run is None
+        or run.is_alive
+        or run.end_reason in (CLEAN, IMPORTED)
+        or (run.kernel and run.kernel.confidence == "certain")
+    ):
         return run
     return replace(run, kernel=kernel.of_run(run) or run.kernel)
 

@@ -42,7 +42,7 @@ _EXAMPLES: Final = """examples:
 TIME is {forms};
 without a zone it is local. Times in the text are local, those in --json and in the page UTC.
 
-exit codes: 0 stopped cleanly or running; 1 it died; 2 wrong usage, or no run was found; 130 Ctrl-C
+exit codes: 0 stopped cleanly, running or imported; 1 it died; 2 wrong usage, or no run was found; 130 Ctrl-C
 """
 
 
@@ -152,7 +152,7 @@ def print_report(request: Request, out: TextIO) -> int:
             else "start the node once, hearthnet run, or pass the folder of telemetry.db"
         )
         return _print_error("no run was found in these files", hint)
-    return EXIT_FINE if verdict.cause in ("clean_stop", "running") else EXIT_DIED
+    return EXIT_FINE if verdict.cause in ("clean_stop", "running", "imported") else EXIT_DIED
 
 
 def _print(request: Request, case: Case, verdict: Verdict, out: TextIO) -> None:

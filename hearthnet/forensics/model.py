@@ -41,6 +41,7 @@ CAUSES: Final = {
     "loop_stuck": "its event loop was stuck",
     "restart_loop": "it keeps dying soon after its start",
     "running": "it is still running",
+    "imported": "its records are imported; how it ended is not among them",
     "unknown": "the files do not show how it ended",
 }
 CONFIDENCES: Final = ("certain", "likely", "possible")  # strongest first

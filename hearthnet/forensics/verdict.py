@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Final
 
-from hearthnet.constants import CRASH_LOGGER
+from hearthnet.constants import CRASH_LOGGER, IMPORTED
 from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals
 from hearthnet.forensics.whose import like
@@ -77,6 +77,8 @@ def _rules_of(run: Run) -> tuple[Rule, ...]:
         return (_running,)
     if run.end_reason == CLEAN:
         return (_exception_then_clean, _clean_stop)
+    if run.end_reason == IMPORTED:
+        return (_imported,)
     return (_fault, _exception, _out_of_memory, _loop_stuck, _disk_full, _power_loss, _restart_loop, _killed)
 
 
@@ -104,6 +106,15 @@ def _clean_stop(case: Case, run: Run) -> Sign | None:
     if _uncaught(case, run) is not None:
         return None
     return Sign("clean_stop", "certain", (f"the store was closed cleanly at {_iso(run.ended_us)}",))
+
+
+def _imported(case: Case, run: Run) -> Sign:
+    """Returns what an export knows of an end: nothing. An exception near the last record may have been survived."""
+    lines = [
+        f"its records were imported, the last one of {_iso(run.ended_us)}; an export does not have the end of a run"
+    ]
+    found = _uncaught(case, run)
+    return Sign("imported", "certain", (*lines, *([] if found is None else [_exception_line(found)])))
 
 
 # --- runs that recorded no end
@@ -343,7 +354,7 @@ def _exception_line(entry: Entry) -> str:
 
 def _missing(case: Case, run: Run | None) -> tuple[str, ...]:
     lines = [f"{source.path.name} is {source.state}" for source in case.sources if source.state in _NOT_WHOLE]
-    if run is None or run.end_reason == CLEAN or run.is_alive:
+    if run is None or run.end_reason in (CLEAN, IMPORTED) or run.is_alive:
         return tuple(lines)
     if not run.has_box and run.end_reason is None:
         lines.append("uncommitted records: its black box is missing")

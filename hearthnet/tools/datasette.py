@@ -78,9 +78,9 @@ def free_port() -> int:
         return port
 
 
-def arguments(program: str, store: Path, metadata_fd: int, port: int, *, is_opened: bool) -> list[str]:
+def arguments(program: str, store: Path, metadata_fd: int, port: int) -> list[str]:
     """Returns the command that serves a store to this machine; the metadata are read from a descriptor."""
     return [
         program, "serve", os.fspath(store), "--metadata", f"/dev/fd/{metadata_fd}", "--root",
-        "--host", "127.0.0.1", "--port", str(port), *(["--open"] if is_opened else []),
+        "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip

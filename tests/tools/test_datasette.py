@@ -159,3 +159,46 @@ def test_no_store_is_said_before_anything_starts(tmp_path):
     assert done.returncode == 1
     assert "error: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+FAKE = """#!{python}
+import http.server, sys
+if "--version" in sys.argv:
+    print("datasette, version 0.65.5")
+    sys.exit()
+open({arguments!r}, "w").write(" ".join(sys.argv))
+port = int(sys.argv[sys.argv.index("--port") + 1])
+print(f"http://127.0.0.1:{{port}}/-/auth-token?token=abc123", flush=True)
+http.server.HTTPServer(("127.0.0.1", port), http.server.BaseHTTPRequestHandler).handle_request()
+"""
+
+
+def test_browser_is_opened_without_the_token_in_its_arguments(store, tmp_path):
+    """Every user of the machine can list them: a private file goes on to the link, once Datasette listens."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    opened, arguments = tmp_path / "opened", tmp_path / "arguments"
+    texts = {
+        "datasette": FAKE.format(python=sys.executable, arguments=str(arguments)),
+        "browser": f'#!/bin/sh\necho "$@" > {opened}.part && mv {opened}.part {opened}\n',
+        "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    program = "import sys; sys.executable = sys.argv.pop(1); from hearthnet.cli.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, str(folder / "python"), "telemetry", "browse", "--open"]
+    environment = {**os.environ, "BROWSER": f"{folder / 'browser'} %s"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            wait_until(opened.exists, "no browser", PATIENCE_S)
+            opening = store.with_name("page.html")
+            assert opened.read_text().strip() == opening.as_uri()
+            port = arguments.read_text().split("--port ")[1].split()[0]
+            link = f"http://127.0.0.1:{port}/-/auth-token?token=abc123"
+            assert f'content="0; url={link}"' in opening.read_text()
+            assert opening.stat().st_mode & 0o777 == 0o600
+            assert "--open" not in arguments.read_text()
+            assert process.stdout.readline().strip() == link
+        finally:
+            process.kill()

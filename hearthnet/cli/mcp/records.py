@@ -149,9 +149,9 @@ class Records:
         text = statement.encode("utf-8", "replace")
         if len(text) > _SQL_BYTES:
             raise HearthNetError(f"the statement is longer than {_SQL_BYTES:,} bytes")
-        database = str(self.data_dir / DATABASE)
         limits = ["--limit", str(_rows(limit)), "--timeout", str(_SQL_TIMEOUT_S)]
-        # -P: nothing may be imported from the folder that the assistant works in.
+        # -P: nothing may be imported from the folder that the assistant works in. --data: the settings are not read
+        # again, which may be others than those of this command.
         command = [
             sys.executable,
             "-P",
@@ -160,8 +160,8 @@ class Records:
             "telemetry",
             "sql",
             "--json",
-            "--db",
-            database,
+            "--data",
+            str(self.data_dir),
             *limits,
             "-",
         ]

@@ -6,6 +6,7 @@ when its input does. Its tools run in threads.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Final, Literal, ParamSpec
@@ -129,7 +130,12 @@ _DESCRIPTIONS: Final = {
 
 
 def serve(records: Records) -> None:
-    """Serves until standard input ends."""
+    """Serves until standard input ends, or Ctrl-C.
+
+    Ctrl-C ends the process at once: the thread that waits for input could not be ended before its next line.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     server_of(records).run("stdio")
 
 

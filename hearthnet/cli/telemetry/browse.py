@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -17,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["browse_command"]
 
 _PATIENCE_S: Final = 5.0
+_START_S: Final = 60.0  # of Datasette on a slow card
+_POLL_S: Final = 0.1
+_LINK: Final = re.compile(r"http://\S+[?&]token=\S+")
 
 
 @click.command("browse")
@@ -48,7 +57,11 @@ def browse_command(config: Config, is_opened: bool, port: int, db: Path | None) 
     ask(store, "PRAGMA schema_version", _PATIENCE_S)  # its error has a hint, which Datasette's has not
     program = datasette.find_program()
     fd = _readable(datasette.metadata(store.stem))
-    command = datasette.arguments(program, store, fd, port or datasette.free_port(), is_opened=is_opened)
+    port = port or datasette.free_port()
+    command = datasette.arguments(program, store, fd, port)
+    if is_opened:
+        folder = config.observability.data_dir
+        _open_what_is_printed(port, folder if folder.is_dir() else None)
     os.execv(program, command)  # noqa: S606  # signals and the exit code are Datasette's from here on
 
 
@@ -64,3 +77,53 @@ def _readable(document: object) -> int:
         fd = os.dup(file.fileno())
     os.set_inheritable(fd, True)
     return fd
+
+
+def _open_what_is_printed(port: int, folder: Path | None) -> None:
+    """Starts a process that prints what this one will print, and opens the link in it.
+
+    Datasette would open it itself, with the token among the arguments of the browser.
+    """
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(reader)
+        os.dup2(writer, sys.stdout.fileno())
+        os.close(writer)
+        return
+    try:
+        os.close(writer)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with Datasette
+        _relay(reader, port, folder)
+    finally:
+        os._exit(0)
+
+
+def _relay(reader: int, port: int, folder: Path | None) -> None:
+    """Prints lines until there are no more, and opens the first link."""
+    is_opened = False
+    with os.fdopen(reader, errors="replace") as lines:
+        for line in lines:
+            with suppress(OSError):  # its reader has gone: the browser is opened all the same
+                sys.stdout.write(line)
+                sys.stdout.flush()
+            if not is_opened and (link := _LINK.search(line)):
+                is_opened = True
+                _open(link[0], port, folder)
+
+
+def _open(link: str, port: int, folder: Path | None) -> None:
+    from hearthnet.transport.page.opening import open_link
+
+    ends_at = time.monotonic() + _START_S
+    while not _is_served(port) and time.monotonic() < ends_at:
+        time.sleep(_POLL_S)
+    try:
+        if not open_link(link, folder):
+            click.echo("no browser could be opened", err=True)
+    except OSError as error:
+        click.echo(f"no browser could be opened: {error}", err=True)
+
+
+def _is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

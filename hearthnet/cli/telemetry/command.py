@@ -250,13 +250,16 @@ def purge_command(
 
 
 def _purge(places: Places, selection: Selection, yes: bool) -> Purged:
+    from hearthnet.observability.otel.imports.store import remove_unfinished
     from hearthnet.observability.store.purge.purge import purge
 
     def agree(found: Purged) -> None:
         if not yes:
             ask("\n".join([f"to be erased: {amount(found)}", *remarks(found)]), "Erase it permanently?")
 
-    return purge(places, selection, agree=agree)
+    found = purge(places, selection, agree=agree)
+    remove_unfinished(places.store.parent)
+    return found
 
 
 def _store(config: Config) -> Path:

@@ -40,7 +40,7 @@ __all__ = ["print_traces", "recent", "remark_on", "remark_on_boxes"]
 
 Trace = dict[str, Any]
 
-_MIN_WIDTH_FOR_ERRORS: Final = 110  # narrower, the ids would be cut; `trace show` has the error
+_MIN_WIDTH_FOR_ERRORS: Final = 110  # narrower, the ids would be cut: an error is in a line of its own
 _MIN_WIDTH_FOR_DATES: Final = 125
 _MIN_CHARS: Final = 8
 
@@ -142,7 +142,7 @@ def remark_on_boxes(where: Locations) -> None:
 
 
 def print_traces(traces: list[Trace]) -> None:
-    """Prints traces as a table, as wide as the terminal."""
+    """Prints traces as a table, as wide as the terminal; on a narrow one, errors are below their traces."""
     from rich.text import Text
 
     screen = console()
@@ -168,7 +168,27 @@ def print_traces(traces: list[Trace]) -> None:
     listing.columns[list(columns).index(flexible)].max_width = max(_MIN_CHARS, screen.width - others)
     for row in zip(*columns.values(), strict=True):
         listing.add_row(*row)
-    print_plain(screen, listing)
+    if has_errors:
+        print_plain(screen, listing)
+        return
+    with screen.capture() as captured:
+        screen.print(listing)
+    heading, *lines = captured.get().splitlines()
+    click.echo(heading.rstrip())
+    indent = 1 + max(map(len, (title, *times)))
+    for line, item in zip(lines, traces, strict=True):
+        click.echo(line.rstrip())
+        if item["error"]:
+            click.echo(_below(item, indent, screen.width))
+
+
+def _below(trace: Trace, indent: int, columns: int) -> str:
+    """Returns the error of a trace as a line below it."""
+    from rich.text import Text
+
+    text = Text(printable(trace["error"]))
+    text.truncate(max(_MIN_CHARS, columns - indent), overflow="ellipsis")
+    return " " * indent + click.style(text.plain, fg=result_style(trace["result"]))
 
 
 def _times(ends_us: list[int], *, is_wide: bool) -> tuple[str, list[str]]:
@@ -226,7 +246,8 @@ class _Lines:
     """Prints traces line by line, in columns as wide as usual values."""
 
     def __init__(self) -> None:
-        self._is_wide = console().width >= _MIN_WIDTH_FOR_DATES
+        self._columns = console().width
+        self._is_wide = self._columns >= _MIN_WIDTH_FOR_DATES
         self._day = ""
 
     def show(self, trace: Trace) -> None:
@@ -244,3 +265,5 @@ class _Lines:
         error = f" {printable(trace['error'])}" if trace["error"] and self._is_wide else ""
         program = f" {printable(trace['program'])}" if trace.get("program") and self._is_wide else ""
         click.echo(f"{line} {trace['duration_ms']:>9.1f} ms{program}{error}")
+        if trace["error"] and not self._is_wide:
+            click.echo(_below(trace, 1 + len(moment), self._columns))

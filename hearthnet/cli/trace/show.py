@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -28,10 +29,12 @@ from hearthnet.errors import EXIT_USAGE, HearthNetError, NodeRefusedError, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from rich.console import RenderableType
 
     from hearthnet.locations import Locations
+    from hearthnet.observability.records.record import LogRecord
     from hearthnet.observability.store.reader import Reader, TraceFilter
 
 __all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of", "trace_shape"]
@@ -39,6 +42,9 @@ __all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of",
 _BAR_CHARS: Final = 30
 _NAME_CHARS: Final = 24
 _ID_START: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{0,25}")
+_LEVEL_STYLES: Final = {"warning": "yellow", "error": "red", "critical": "red"}
+_MAX_LOGS: Final = 1_000  # of a trace id
+_MAX_SHOWN: Final = 50  # as text
 _MAX_ALIKE: Final = 100  # records whose ids begin alike
 
 
@@ -62,7 +68,7 @@ def _reference(context: click.Context, _: click.Parameter, text: str) -> str:
 @where_option
 @json_option
 def show(where: Locations, reference: str, as_json: bool) -> None:
-    """Show one trace as a waterfall: the start and duration of each span.
+    """Show one trace as a waterfall: the start and duration of each span, then what was logged, and when.
 
     ID is a trace's id or its beginning; or `last` or -1 for the one at the top of `hearthnet trace recent`, -2 for the
     second, and so on. The word `show` may be omitted. Times are local, in --json UTC. A trace that the store does not
@@ -77,6 +83,7 @@ def show(where: Locations, reference: str, as_json: bool) -> None:
     visits = _or_imported(lambda: _visits(where, trace_id), where, trace_id, TRACE_RING_BUFFER)
     if not visits:
         raise _missing(trace_id)
+    _add_logs(where, visits)
     if as_json:
         print_json(visits)
         return
@@ -224,6 +231,81 @@ def _visits(where: Locations, trace_id: str) -> list[dict[str, Any]]:
     return _from_disk(where, TRACE_RING_BUFFER, TraceFilter(trace_id=trace_id))
 
 
+def _add_logs(where: Locations, visits: list[dict[str, Any]]) -> None:
+    """Gives each visit of one trace its log records as `logs`, oldest first; none where they cannot be read."""
+    for source in {visit.get("imported") for visit in visits}:
+        own = sorted(
+            (visit for visit in visits if visit.get("imported") == source), key=lambda visit: visit["started_us"]
+        )
+        found = _logs_in(_folder(where, source), own[0]["trace_id"])
+        for visit, until in zip(own, [*own[1:], None], strict=True):
+            visit["logs"] = [log for log in found if _is_of(log, visit, until)]
+
+
+def _folder(where: Locations, imported: str | None) -> Path:
+    if imported is None:
+        return where.data_dir
+    from hearthnet.observability.otel.imports.store import folder_of
+
+    return folder_of(where.data_dir, imported)
+
+
+def _logs_in(folder: Path, trace_id: str) -> list[dict[str, Any]]:
+    from hearthnet.observability.store.reader import Reader
+
+    try:
+        with closing(Reader(folder / DATABASE)) as reader:
+            found = reader.logs_of(trace_id, _MAX_LOGS)
+    except StoreError:  # of an older version, or damaged: the trace is shown all the same
+        return []
+    return [_as_dict(record) for record in found]
+
+
+def _as_dict(record: LogRecord) -> dict[str, Any]:
+    fields = record._asdict() | {"extras": _decoded(record.extras)}
+    return {name: value for name, value in fields.items() if name not in ("seq", "number", "notable")}
+
+
+def _decoded(extras: bytes) -> dict[str, Any]:
+    import orjson
+
+    try:
+        found = orjson.loads(extras)
+    except orjson.JSONDecodeError:  # of a damaged file
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_of(log: dict[str, Any], visit: dict[str, Any], later: dict[str, Any] | None) -> bool:
+    """Returns whether a record is of this visit: of its run, and made before the next one of the same run."""
+    if log["run_id"] != visit["run_id"]:
+        return False
+    ends_us = later["started_us"] if later is not None and later["run_id"] == visit["run_id"] else None
+    return bool(log["ts_us"] >= visit["started_us"] and (ends_us is None or log["ts_us"] < ends_us))
+
+
+def _shown(trace: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the log records that are shown as text."""
+    return list(trace.get("logs", ())[:_MAX_SHOWN])
+
+
+def _logged_text(log: dict[str, Any]) -> str:
+    """Returns what a log record says, on one line."""
+    extras = dict(log["extras"])
+    error = ": ".join(str(extras.pop(name)) for name in ("exc_type", "exc_message") if extras.get(name))
+    repeats = f"(and {log['repeats']} alike)" if log["repeats"] else ""
+    said = (printable(f"{log['logger']}: {log['msg']}"), printable(error), fields_text(extras, is_short=True), repeats)
+    return "  ".join(filter(None, said))
+
+
+def _more_text(trace: dict[str, Any]) -> str | None:
+    """Returns where the log records are that are not shown; None without any."""
+    more = len(trace.get("logs", ())) - _MAX_SHOWN
+    if more <= 0:
+        return None
+    return f"{counted(more, 'log record')} more: hearthnet log --trace {printable(trace['trace_id'])}"
+
+
 def _draw(trace: dict[str, Any]) -> None:
     """Prints a trace and its spans as bars over the trace's duration, children below their parents."""
     from rich.text import Text
@@ -246,6 +328,8 @@ def _draw(trace: dict[str, Any]) -> None:
     if trace["extras"]:
         parts.append(Text(fields_text(trace["extras"], is_short=True), style="dim"))
     parts.append(_waterfall(trace))
+    if more := _more_text(trace):
+        parts.append(Text(more, style="dim"))
     if isinstance(trace["extras"].get("truncated"), int):
         dropped = counted(trace["extras"]["truncated"], "span")
         parts.append(Text(f"{dropped} dropped: too many for one record", style="yellow"))
@@ -268,11 +352,21 @@ def _waterfall(trace: dict[str, Any]) -> RenderableType:
             f"{item['duration_ms']:.2f} ms",
             Text(fields_text(item["extras"], is_short=True)),
         )
+    for log in _shown(trace):
+        offset_ms = (log["ts_us"] - trace["started_us"]) / 1_000
+        style = _LEVEL_STYLES.get(log["level"], "")
+        lines.add_row(
+            Text(printable(log["level"]), style=style),
+            Text(_bar({"offset_ms": offset_ms, "duration_ms": 0.0}, trace["duration_ms"], is_point=True), style=style),
+            f"at {offset_ms:.2f} ms",
+            Text(_logged_text(log), style="not dim"),
+        )
     return lines
 
 
-def _bar(item: dict[str, Any], total_ms: float) -> str:
-    gap, full = "·█" if has_unicode(sys.stdout) else ".#"
+def _bar(item: dict[str, Any], total_ms: float, *, is_point: bool = False) -> str:
+    gap, full, point = "·█▲" if has_unicode(sys.stdout) else ".#^"
+    full = point if is_point else full
     scale = _BAR_CHARS / total_ms if total_ms > 0 else 0.0
     start = int(max(0, min(_BAR_CHARS - 1, item["offset_ms"] * scale)))
     length = max(1, round(min(_BAR_CHARS - start, item["duration_ms"] * scale)))

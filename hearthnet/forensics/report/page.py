@@ -20,6 +20,7 @@ Item = dict[str, Any]
 _MAX_ROWS: Final = 2_000  # so that the page opens at once; --json has all
 _MAX_TEXT: Final = 300
 _GOOD: Final = ("clean_stop", "running")
+_OPEN: Final = ("imported", "unknown")
 _OK: Final = ("ok", "cancelled")
 
 # What a column looks like, by its title: the status has the row's colour, numbers are at the right, texts may wrap.
@@ -70,7 +71,7 @@ def _sections(found: Item) -> Iterable[tuple[str, str]]:
 
 def _head(found: Item) -> str:
     cause = found["verdict"]
-    kind = "good" if cause in _GOOD else "open" if cause == "unknown" else ""
+    kind = "good" if cause in _GOOD else "open" if cause in _OPEN else ""
     run = found["run"]
     whose = f" of {run['program']}" if run is not None and run["program"] else ""
     times = "" if run is None else f"from {run['started']} to {_end_of(run)}"

@@ -21,6 +21,7 @@ __all__ = ["Paint", "printable", "report"]
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")  # a damaged file may have them; no terminal can show them
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 _GOOD: Final = ("clean_stop", "running")
+_OPEN: Final = ("imported", "unknown")
 _CERTAINTY: Final = {"certain": "certain", "likely": "likely, not certain", "possible": "only possible"}
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = " .:-=+*#@"
@@ -93,7 +94,7 @@ class Report:
 
     def _verdict_lines(self) -> Iterator[str]:
         verdict, run = self._verdict, self._case.run
-        colour = "green" if verdict.cause in _GOOD else "yellow" if verdict.cause == "unknown" else "red"
+        colour = "green" if verdict.cause in _GOOD else "yellow" if verdict.cause in _OPEN else "red"
         for line in self._wrapped("", f"{verdict.cause.replace('_', ' ').upper()}: {CAUSES[verdict.cause]}"):
             yield self._paint(line, colour, "bold")
         if run is not None:

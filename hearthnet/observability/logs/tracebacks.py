@@ -9,16 +9,16 @@ most half of it where frames need the rest. What fits is shown as the interprete
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from traceback import StackSummary, TracebackException, walk_tb
-from types import TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Final, NamedTuple
 
 from hearthnet.constants import MAX_JSON_LINE_BYTES
 from hearthnet.observability.records.record import encode_value, one_line, safe_text
 from hearthnet.observability.redaction.rules import scrub
 
-__all__ = ["Error", "ExcInfo", "Texts", "error_text", "shorten", "texts_of"]
+__all__ = ["Error", "ExcInfo", "Texts", "error_text", "recorders", "shorten", "texts_of", "trace_recorded_in"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 Texts = tuple[str, str]  # for the line, and for the row
@@ -55,17 +55,40 @@ class Error(NamedTuple):
         text: the traceback as others have formatted or rewritten it; it counts, as for any handler.
         stack: the requested stack.
         shown: the traceback as `error_text` returned it, if it is known.
+        is_recorded: whether the traceback was recorded before; it is not a second time.
     """
 
     exc_info: ExcInfo | None
     text: str | None = None
     stack: str | None = None
     shown: str | None = None
+    is_recorded: bool = False
+
+
+# Code that records each exception that passes it, with a function that finds the id of the trace in a frame of it.
+recorders: Final[dict[CodeType, Callable[[FrameType], str | None]]] = {}
+
+
+def trace_recorded_in(exc_info: ExcInfo) -> str | None:
+    """Returns the id of the trace with which the exception was recorded where it came by; None: it was not.
+
+    Its traceback tells it: nothing need be kept of an exception that may never be seen again.
+    """
+    at = exc_info[2]
+    for _ in range(_MAX_FRAMES):
+        if at is None:
+            return None
+        if (find := recorders.get(at.tb_frame.f_code)) is not None:
+            return find(at.tb_frame)
+        at = at.tb_next
+    return None
 
 
 def texts_of(error: Error) -> Texts | None:
     """Returns traceback and stack for the line and for the row, redacted; None if there is neither."""
-    exc_info, text, stack, shown = error
+    exc_info, text, stack, shown, is_recorded = error
+    if is_recorded:
+        exc_info = text = None
     if text is None and exc_info is not None:
         text = shown or error_text(exc_info)
     whole = "\n\n".join(part for part in (text, stack) if part)

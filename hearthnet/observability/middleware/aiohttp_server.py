@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from time import monotonic_ns
 from typing import Any, Final
 
-from hearthnet.observability.middleware.request import begin, status_of
+from hearthnet.observability.middleware.request import begin, note_recorder, status_of
 from hearthnet.observability.middleware.routes import KnownTemplates
 from hearthnet.observability.tracing import detach
 
@@ -59,3 +59,4 @@ async def aiohttp_middleware(request: Any, handler: Handler) -> Any:
 
 
 aiohttp_middleware.__middleware_version__ = 1  # type: ignore[attr-defined]  # what aiohttp's decorator sets
+note_recorder(aiohttp_middleware.__code__)

@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.middleware.request import Request, begin, status_of
+from hearthnet.observability.middleware.request import Request, begin, note_recorder, status_of
 from hearthnet.observability.middleware.routes import KnownTemplates, asgi_route
 from hearthnet.observability.tracing import detach
 
@@ -100,6 +100,9 @@ class ASGIMiddleware:
         # In the server's own scope: frameworks write the route there, and middleware further out reads it.
         scope[TRACE] = request.trace
         return request
+
+
+note_recorder(ASGIMiddleware.__call__.__code__)
 
 
 def _path(scope: Scope) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 from time import monotonic_ns
+from types import CodeType, FrameType
 from typing import Final
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
+from hearthnet.observability.logs.tracebacks import recorders
 from hearthnet.observability.middleware.routes import KnownTemplates
 from hearthnet.observability.records.record import clean_text, is_a, safe_text
 from hearthnet.observability.records.results import CANCELLED
@@ -29,7 +31,7 @@ from hearthnet.observability.traces.traceparent import (
 )
 from hearthnet.observability.tracing import new_trace
 
-__all__ = ["Request", "active_requests", "begin", "duration_seconds", "status_of"]
+__all__ = ["Request", "active_requests", "begin", "duration_seconds", "note_recorder", "status_of"]
 
 log = get_logger(__name__)
 
@@ -65,9 +67,10 @@ class Request:
         status: of the response; None: it has not started.
         ended_ns: when the response was complete, on the monotonic clock; 0: it is not.
         is_gone: whether the client has left.
+        is_logged: whether its exception was logged.
     """
 
-    __slots__ = ("_active", "_method", "ended_ns", "is_gone", "route", "status", "trace")
+    __slots__ = ("_active", "_method", "ended_ns", "is_gone", "is_logged", "route", "status", "trace")
 
     def __init__(self, method: str, trace: Trace) -> None:
         self._method = method
@@ -75,7 +78,7 @@ class Request:
         self.route: str | None = None
         self.status: int | None = None
         self.ended_ns = 0
-        self.is_gone = False
+        self.is_gone = self.is_logged = False
         self._active = active_requests.labels(method)
         self._active.inc()
 
@@ -106,6 +109,7 @@ class Request:
             self._decide(error)
         if error is not None and is_a(error, Exception) and trace.result != CANCELLED:
             log.error("request failed", exc_info=error, extra={"method": self._method, "route": route})
+            self.is_logged = True  # from now on: others need not log its traceback again
         trace.end(ended_ns)
         self._active.dec()
         if status is None and error is not None and trace.result != CANCELLED:
@@ -161,6 +165,17 @@ def _caller(parents: Sequence[str]) -> TraceParent | None:
     if caller is None:
         metrics.trace_headers_rejected_total.labels(TRACEPARENT).inc()
     return caller
+
+
+def note_recorder(serve: CodeType) -> None:
+    """Notes that code logs each exception that passes it; its local `serving` is the request, or has it."""
+    recorders[serve] = _logged_in
+
+
+def _logged_in(frame: FrameType) -> str | None:
+    serving = frame.f_locals.get("serving")
+    request = getattr(serving, "request", serving)
+    return request.trace.trace_id if isinstance(request, Request) and request.is_logged else None
 
 
 def _name(method: str, route: str | None) -> str:

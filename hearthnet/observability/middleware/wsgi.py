@@ -13,7 +13,7 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.middleware.request import Request, begin
+from hearthnet.observability.middleware.request import Request, begin, note_recorder
 from hearthnet.observability.middleware.routes import KnownTemplates, wsgi_route
 from hearthnet.observability.traces.generators import Inside, inside, swap_in
 
@@ -101,6 +101,9 @@ class WSGIMiddleware:
         return self._header
 
 
+note_recorder(WSGIMiddleware.__call__.__code__)
+
+
 class _Serving:
     """A request on its way through the application.
 
@@ -108,14 +111,14 @@ class _Serving:
         inside: scope and fields of the application's code, while that does not run.
     """
 
-    __slots__ = ("_environ", "_is_over", "_middleware", "_missing", "_request", "_start_response", "inside")
+    __slots__ = ("_environ", "_is_over", "_middleware", "_missing", "_start_response", "inside", "request")
 
     inside: Inside
 
     def __init__(
         self, request: Request, environ: Environ, start_response: StartResponse, middleware: WSGIMiddleware
     ) -> None:
-        self._request = request
+        self.request = request
         self._environ = environ
         self._start_response = start_response
         self._middleware = middleware
@@ -124,12 +127,12 @@ class _Serving:
 
     def start_response(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         """Notes the status; called again with an exception, the server decides whether that is possible."""
-        self._middleware.note_route(self._request, self._environ)  # Flask takes it away at the end of the call
+        self._middleware.note_route(self.request, self._environ)  # Flask takes it away at the end of the call
         with suppress(TypeError, ValueError, AttributeError):  # the server reports what the application did wrong
-            self._request.status = int(status[:_STATUS_CHARS])
+            self.request.status = int(status[:_STATUS_CHARS])
             self._missing = _length_in(headers)
         if (name := self._middleware.response_header) is not None:
-            headers = [*headers, (name, self._request.header(name))]
+            headers = [*headers, (name, self.request.header(name))]
         return self._start_response(status, headers, *exc_info)
 
     def passed_on(self, response: Iterable[bytes]) -> Iterable[bytes]:
@@ -152,14 +155,14 @@ class _Serving:
 
     def note_end(self) -> None:
         """Notes that the response is complete."""
-        self._request.ended_ns = monotonic_ns()
+        self.request.ended_ns = monotonic_ns()
 
     def end(self, error: BaseException | None) -> None:
         """Ends the trace, once. One that is not complete has been left by its client."""
         if not self._is_over:
             self._is_over = True
-            self._request.is_gone = error is None
-            self._middleware.finish(self._request, self._environ, error)
+            self.request.is_gone = error is None
+            self._middleware.finish(self.request, self._environ, error)
 
 
 def _length_in(headers: list[tuple[str, str]]) -> int | None:

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, lengthen_shm, reason_of
 from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.store.query.statement import QueryLimitError
-from hearthnet.observability.store.rows import TRACES
+from hearthnet.observability.store.rows import LOGS, TRACES
 
 __all__ = ["Reader", "TraceFilter"]
 
@@ -200,6 +200,11 @@ class Reader:
         where, values = wanted.where()
         sql = f"SELECT {_COLUMNS} FROM traces {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  # constants
         return [TRACES.record_of(row) for row in self.rows(sql, [*values, n])]
+
+    def logs_of(self, trace_id: str, n: int) -> list[LogRecord]:
+        """Returns the first `n` committed log records of a trace, oldest first."""
+        sql = f"SELECT {LOGS.columns} FROM logs WHERE trace_id = ? ORDER BY seq LIMIT ?"  # noqa: S608  # constants
+        return [LOGS.record_of(row) for row in self.rows(sql, (trace_id, n))]
 
     def runs_of(self, pid: int) -> set[str]:
         """Returns the ids of the runs of processes that had this number."""

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from hearthnet.cli.mcp.records import MAX_ROWS, Records
+from hearthnet.config import load
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.errors import HearthNetError
 from hearthnet.observability import get_logger, telemetry, trace
@@ -92,6 +93,17 @@ def test_sql_imports_nothing_of_the_folder_it_is_asked_in(records, tmp_path, mon
 
     assert json.loads(records.sql("SELECT 1 AS n", 1))["rows"] == [{"n": 1}]
     assert not (tmp_path / "ran").exists()
+
+
+def test_sql_is_of_the_settings_that_the_command_was_given(records, monkeypatch, tmp_path):
+    """Those of this user may be others, or broken."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "hearthnet").mkdir()
+    (tmp_path / "hearthnet" / "config.toml").write_text("[observability]\nno_such_setting = 1\n")
+    with pytest.raises(HearthNetError):
+        load()
+
+    assert json.loads(records.sql("SELECT count(*) AS n FROM traces", 10))["rows"] == [{"n": 2}]
 
 
 def test_sql(records):

@@ -107,3 +107,16 @@ def test_second_import_needs_another_name(exported, capsys):
     assert _run(["trace", "import", str(exported)]) == 1
     assert "hint: give another with --name" in capsys.readouterr().err
     assert _run(["trace", "import", str(exported), "--name", "again"]) == 0
+
+
+def test_purge_takes_what_a_killed_import_left(exported, capsys):
+    """But no store that was imported."""
+    with telemetry.open(console="off"), trace.new_trace("own"):
+        pass
+    assert _run(["trace", "import", str(exported)]) == 0
+    left = locate().data_dir / "imported" / ".kitchen-ab12cd_9"
+    left.mkdir()
+    (left / "telemetry.db").write_bytes(b"half")
+    assert _run(["telemetry", "purge", "--all", "--yes"]) == 0
+
+    assert [path.name for path in left.parent.iterdir()] == ["kitchen"]

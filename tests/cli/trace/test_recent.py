@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.cells import cell_len
 from support.terminal import on_terminal
 
 from hearthnet.cli.main import _run
@@ -105,6 +106,25 @@ def test_ids_are_whole_on_any_terminal(columns, colour):
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
     assert max(map(len, lines)) <= columns
     assert [ID.findall(line) for line in lines[1:]] == [[f"01HXR4Z6W5S9E2JQ4Y0T7B3M{n}C"] for n in (2, 1, 0)]
+
+
+@pytest.mark.parametrize("columns", [72, 80, 109, 110])
+def test_error_is_seen_on_any_terminal(columns):
+    """Below its trace where there is no room for a column; cut at the edge, and on one line."""
+    with telemetry.open(console="off"):
+        with trace.new_trace("a.first"):
+            pass
+        with trace.new_trace("a.second") as failed:
+            failed.fail("timeout", "no reply\nfrom " + "\u4e16" * 100)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal("trace", "recent", columns=columns).text).splitlines()
+
+    (shown,) = [line for line in lines if "no reply" in line]
+    assert ("a.sec" in shown) is (columns >= 110)
+    assert max(map(cell_len, lines)) <= columns
+    if columns < 110:
+        assert "a.sec" in lines[lines.index(shown) - 1]
+        assert shown.startswith(" " * 9 + "no reply\\nfrom \u4e16")
+        assert shown.endswith("\u2026")
 
 
 @pytest.mark.parametrize(

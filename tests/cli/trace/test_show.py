@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 
 import pytest
 from support.terminal import on_terminal
 
 from hearthnet.cli.main import _run
-from hearthnet.observability import telemetry, trace
+from hearthnet.locations import locate
+from hearthnet.observability import get_logger, telemetry, trace
 
 
 @pytest.fixture
@@ -106,6 +109,60 @@ def test_narrow_terminal_gets_whole_moments_and_ids(ids):
         assert lines[2].startswith(f"trace {ids[0]}  run ")
         assert drawn in lines[3]
         assert max(map(len, lines)) <= 80
+
+
+@pytest.fixture
+def logged():
+    """A trace that returned to this program: two visits, each with its log records; and a record of another one."""
+    with telemetry.open(console="off"):
+        log = get_logger("kitchen")
+        for number in range(2):
+            with trace.new_trace("tea.make", trace_id="01HXR4Z6W5S9E2JQ4Y0T7B3M0C"):
+                log.warning("kettle \x1b[2J %d", number, extra={"n": number})
+                try:
+                    raise KeyError("leaf")
+                except KeyError:
+                    log.exception("no tea")
+        with trace.new_trace("other"):
+            log.error("of another trace")
+    return "01HXR4Z6W5S9E2JQ4Y0T7B3M0C"
+
+
+def test_log_records_are_beside_the_spans(logged, capsys):
+    """Each visit has its own, in order, with all that they say; without what a terminal would obey."""
+    assert _run(["trace", "show", logged, "--json"]) == 0
+    visits = sorted(json.loads(capsys.readouterr().out), key=lambda visit: visit["started_us"])
+    said = [[log["msg"].rpartition(" ")[2] for log in visit["logs"]] for visit in visits]
+    assert said == [["0", "tea"], ["1", "tea"]]
+    assert [visit["logs"][0]["extras"] for visit in visits] == [{"n": 0}, {"n": 1}]
+    assert all("KeyError: 'leaf'" in visit["logs"][1]["exc"] for visit in visits)
+
+    assert _run(["trace", "show", logged]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"(?m)^warning \S*[\u25b2^]\S* at \d+\.\d\d ms kitchen: kettle .*1  n=1$", text)
+    assert re.search(r"(?m) kitchen: no tea  KeyError: 'leaf'$", text)
+    assert "\x1b[2J" not in text
+    assert "of another trace" not in text
+
+
+def test_many_log_records_are_bounded(capsys):
+    """In the text; the rest is where it says."""
+    with telemetry.open(console="off"), trace.new_trace("busy") as started:
+        for number in range(70):
+            get_logger("kitchen").warning(f"line {number}")
+    assert _run(["trace", "show", "last"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("kitchen: line") == 50
+    assert f"20 log records more: hearthnet log --trace {started.trace_id}" in text
+
+
+def test_store_of_an_older_version_shows_its_trace(ids, capsys):
+    """Without log records that cannot be read."""
+    with closing(sqlite3.connect(locate().data_dir / "telemetry.db")) as connection:
+        connection.execute("DROP TABLE logs")
+        connection.commit()
+    assert _run(["trace", "show", ids[0], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["logs"] == []
 
 
 def test_log_takes_the_last_trace(ids, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.web import made, only
 
+from hearthnet.observability.logs.tracebacks import trace_recorded_in
 from hearthnet.observability.middleware.aiohttp_server import aiohttp_middleware
 
 aiohttp = pytest.importorskip("aiohttp")
@@ -34,3 +35,16 @@ async def test_websocket_is_no_request(upgrade):
     await aiohttp_middleware(make_mocked_request("GET", "/", headers={"Upgrade": upgrade}), handler)
 
     assert made() == []
+
+
+async def test_exception_is_not_told_twice():
+    """`aiohttp.server` logs it, too."""
+
+    async def failing(_):
+        raise KeyError("shelf")
+
+    with pytest.raises(KeyError) as raised:
+        await aiohttp_middleware(make_mocked_request("GET", "/"), failing)
+    error = raised.value
+
+    assert trace_recorded_in((KeyError, error, error.__traceback__)) == only().trace_id

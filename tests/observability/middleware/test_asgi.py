@@ -490,3 +490,32 @@ async def test_status_that_is_no_number(status):
     assert only().result == "ok"
     assert trace.current_trace() is None
     assert active_requests.labels("GET").samples()[0].value == 0
+
+
+@pytest.mark.parametrize("result", [None, "cancelled"])
+async def test_servers_logger_does_not_repeat_the_traceback(observability, result):
+    """It tells of the same exception: the trace is noted instead. One that was not logged before is told in full."""
+
+    async def app(scope, receive, send):
+        if result is not None:
+            trace.current_trace().fail(result)
+        raise KeyError("leaf")
+
+    install_sinks(observability)
+    try:
+        await ask(ASGIMiddleware(app), "/")
+    except KeyError:
+        logging.getLogger("server").exception("error in application")
+    try:
+        raise KeyError("leaf")
+    except KeyError:
+        logging.getLogger("server").exception("another one")
+
+    (file,) = observability.log_dir.glob("*.log")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    (said,) = [line for line in lines if line["msg"] == "error in application"]
+    (other,) = [line for line in lines if line["msg"] == "another one"]
+    assert said["exc_type"] == "KeyError"
+    assert ("exc" in said, said.get("trace_id")) == ((False, only().trace_id) if result is None else (True, None))
+    assert "exc" in other
+    assert "trace_id" not in other

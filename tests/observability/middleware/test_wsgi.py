@@ -15,6 +15,7 @@ from support.web import environ_of, made, only
 from hearthnet.observability import trace
 from hearthnet.observability.logs.context_fields import current_fields
 from hearthnet.observability.logs.fields import fields
+from hearthnet.observability.logs.tracebacks import trace_recorded_in
 from hearthnet.observability.middleware import WSGIMiddleware
 from hearthnet.observability.middleware.request import active_requests
 from hearthnet.observability.traces.traceparent import from_w3c
@@ -369,3 +370,17 @@ def test_fields_of_a_block_around_parts():
 
     assert seen == [{"server": "one", "user": "ann"}]
     assert current_fields() is None
+
+
+def test_exception_is_not_told_twice():
+    """A logger that tells of it again, the server's say, finds with which trace it was logged."""
+
+    def failing(environ, start_response):
+        raise KeyError("shelf")
+
+    with pytest.raises(KeyError) as raised:
+        WSGIMiddleware(failing)(environ_of(), lambda *_: None)
+    error = raised.value
+
+    assert trace_recorded_in((KeyError, error, error.__traceback__)) == only().trace_id
+    assert trace_recorded_in((KeyError, error, error.__traceback__.tb_next.tb_next)) is None

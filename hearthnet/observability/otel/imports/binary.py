@@ -9,9 +9,11 @@ import base64
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from hearthnet.observability.otel.imports.parts import MAX_VALUES, TooLargeError
 
 __all__ = ["decoded"]
 
@@ -26,14 +28,16 @@ def decoded(body: bytes) -> dict[str, Any]:
 
     Raises:
         ValueError: raised when it is neither.
+        TooLargeError: raised when it has too many values.
     """
     traces = _parsed(ExportTraceServiceRequest, body)
     if traces is not None and any(span.span_id for span in _spans(traces)):
-        return _hexadecimal(_as_dict(traces))  # type: ignore[no-any-return]
+        return _as_dict(traces)
+    del traces  # each takes memory
     logs = _parsed(ExportLogsServiceRequest, body)
     if logs is None or not logs.resource_logs:
         raise ValueError("a message is neither traces nor log records of OTLP")
-    return _hexadecimal(_as_dict(logs))  # type: ignore[no-any-return]
+    return _as_dict(logs)
 
 
 def _parsed(kind: Any, body: bytes) -> Any:
@@ -47,17 +51,34 @@ def _spans(traces: Any) -> Any:
     return (span for of in traces.resource_spans for scope in of.scope_spans for span in scope.spans)
 
 
-def _as_dict(message: Any) -> Any:
-    return MessageToDict(message, use_integers_for_enums=True)
+def _as_dict(message: Message) -> dict[str, Any]:
+    _check_size(message)
+    found: dict[str, Any] = MessageToDict(message, use_integers_for_enums=True)
+    _make_hexadecimal(found)
+    return found
 
 
-def _hexadecimal(part: Any) -> Any:
-    """Returns a part of a request with its ids as they are in OTLP's JSON."""
+def _check_size(message: Message) -> None:
+    """Raises TooLargeError for a message with more messages within it than may become objects."""
+    count, within = 0, [message]
+    while within:
+        for field, value in within.pop().ListFields():
+            if field.message_type is not None:
+                items = [value] if isinstance(value, Message) else value
+                count += len(items)
+                if count > MAX_VALUES:
+                    raise TooLargeError(f"it has more than {MAX_VALUES:,} values")
+                within.extend(items)
+
+
+def _make_hexadecimal(part: Any) -> None:
+    """Turns the ids in a part of a request into what they are in OTLP's JSON."""
     if isinstance(part, list):
-        return [_hexadecimal(item) for item in part]
-    if not isinstance(part, dict):
-        return part
-    return {
-        key: base64.b64decode(item).hex() if key in _IDS and isinstance(item, str) else _hexadecimal(item)
-        for key, item in part.items()
-    }
+        for item in part:
+            _make_hexadecimal(item)
+    elif isinstance(part, dict):
+        for key, item in part.items():
+            if key in _IDS and isinstance(item, str):
+                part[key] = base64.b64decode(item).hex()  # the key is there: no size changes
+            else:
+                _make_hexadecimal(item)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -76,9 +76,10 @@ def load(path: Path) -> Contents:
         for limit, count in ((_SPANS, len(read)), (_LOGS, len(found.logs)), (_RUNS, len(found.origins))):
             _check(path, limit, count)
     try:
-        found.traces, repeated = spans.traces(read)
+        made, repeated = spans.traces(read)
     except ValueError as error:
         raise ImportRefusedError(f"{path} cannot be imported: {error}") from error
+    found.traces = list(islice(made, _TRACES.number + 1))  # no more: to refuse them must not take long
     _check(path, _TRACES, len(found.traces))
     if not (found.traces or found.logs):
         raise ImportRefusedError(f"{path} has no traces and no log records")

@@ -15,13 +15,16 @@ import orjson
 
 from hearthnet.errors import HearthNetError
 from hearthnet.files import open_file
+from hearthnet.observability.otel.imports.parts import MAX_VALUES, TooLargeError
 
 __all__ = ["MAX_FILE_BYTES", "MAX_REQUEST_BYTES", "ImportRefusedError", "requests"]
 
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 MAX_REQUEST_BYTES: Final = 32 * 1024 * 1024
+_MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024  # parsed, the emptiest take 45 times as much
 _LENGTH_BYTES: Final = 4  # before each message, big-endian
 _SPACE: Final = b" \t\r\n"
+_BEFORE_VALUES: Final = (b"{", b"[", b",")  # those in texts are counted, too, as they are few
 # What a file begins with that is something else, and what to do then.
 _OTHERS: Final = {
     b"\x1f\x8b": ("it is compressed", "gunzip it first"),
@@ -68,14 +71,17 @@ def requests(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def refused(path: Path, number: int, error: ValueError) -> ImportRefusedError:
     """Returns the error for a request with a wrong form."""
-    hint = "hearthnet telemetry export writes such files, and a Collector's file exporter: JSON lines or protobuf"
+    if isinstance(error, TooLargeError):
+        hint = "write smaller requests (send_batch_max_size of a Collector's batch processor)"
+    else:
+        hint = "hearthnet telemetry export writes such files, and a Collector's file exporter: JSON lines or protobuf"
     return ImportRefusedError(f"{path} cannot be imported: request {number}: {error}", hint=hint)
 
 
 def _lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
     while line := file.readline(MAX_REQUEST_BYTES + 1):
         if len(line) > MAX_REQUEST_BYTES:
-            raise ValueError(f"it has more than {MAX_REQUEST_BYTES // 2**20} MiB")
+            raise TooLargeError(f"it has more than {MAX_REQUEST_BYTES // 2**20} MiB")
         if not line.strip(_SPACE):
             continue
         yield _object(line if _is_line(line) else line + file.read(MAX_REQUEST_BYTES - len(line)))
@@ -87,6 +93,8 @@ def _is_line(line: bytes) -> bool:
 
 
 def _object(text: bytes) -> dict[str, Any]:
+    if sum(map(text.count, _BEFORE_VALUES)) > MAX_VALUES:
+        raise TooLargeError(f"it has more than {MAX_VALUES:,} values")
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -103,6 +111,8 @@ def _messages(file: BinaryIO) -> Iterator[dict[str, Any]]:
         length = int.from_bytes(prefix, "big")
         if len(prefix) < _LENGTH_BYTES or length > MAX_REQUEST_BYTES:
             raise ValueError("a length before a message is cut or too large")
+        if length > _MAX_MESSAGE_BYTES:
+            raise TooLargeError(f"the message has more than {_MAX_MESSAGE_BYTES // 2**20} MiB")
         body = file.read(length)
         if len(body) < length:
             raise ValueError("the message is cut")

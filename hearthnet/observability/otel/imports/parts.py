@@ -10,15 +10,32 @@ from typing import Any, Final
 
 from hearthnet.observability.traces.traceparent import from_w3c
 
-__all__ = ["attributes", "integer", "objects", "span_id", "text", "time_ns", "trace_id", "value_of"]
+__all__ = [
+    "MAX_VALUES",
+    "TooLargeError",
+    "attributes",
+    "integer",
+    "objects",
+    "span_id",
+    "text",
+    "time_ns",
+    "trace_id",
+    "value_of",
+]
 
 Part = Mapping[str, Any]
+
+MAX_VALUES: Final = 1_000_000  # of a request: as objects each may take 300 bytes, written it takes two
 
 _MAX_DEPTH: Final = 16  # of a value: far more than a record keeps
 _MAX_DIGITS: Final = 20  # of an integer of 64 bits with its sign
 _END_OF_TIME: Final = 2**64
 _HEXADECIMAL: Final = frozenset("0123456789abcdef")
 _SPAN_DIGITS: Final = 16
+
+
+class TooLargeError(ValueError):
+    """Raised for a request that may be right, but would take too much memory."""
 
 
 def objects(of: Part, name: str) -> list[dict[str, Any]]:

@@ -7,14 +7,14 @@ no parent among the spans of its run, or one that is remote. All that is below i
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES
+from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_KEYS, MAX_STRING_BYTES, MAX_TRACE_ROW_BYTES
 from hearthnet.observability.otel.export import gen_ai
 from hearthnet.observability.otel.export.exceptions import type_of
 from hearthnet.observability.otel.fields import EVENTS, KIND, LINKS, PARENT_IS_REMOTE, SCOPE, STATUS, dropped
@@ -43,7 +43,8 @@ _KNOWS_PARENT, _IS_REMOTE = 0x100, 0x200  # Span.flags
 _UNKNOWN_ERROR: Final = "_OTHER"
 _FAILED: Final = "internal_error"  # a result of ours, for an error of another program
 _NAME_CHARS: Final = 128
-_PARTS: Final = 10_000  # attributes, events and links of a span: each costs memory until the file is read
+_PARTS: Final = 10_000  # attributes, events and links of a span
+_MAX_CHARS: Final = 4 * MAX_STRING_BYTES  # of a name or message: more than a record keeps, and is searched for secrets
 _MAX_OPEN: Final = 64  # visits of one trace that are looked through for the one around a span
 # Bytes of spans and extras in a row, besides ids, names and an error of at most 2 KiB, as for a trace that is recorded.
 _ROOM_BYTES: Final = MAX_TRACE_ROW_BYTES - 2_048 - 512
@@ -51,8 +52,22 @@ _ROOM_BYTES: Final = MAX_TRACE_ROW_BYTES - 2_048 - 512
 _began: Final = attrgetter("start_ns")
 
 
+Event = tuple[str, int, dict[str, Any]]  # name, nanoseconds since 1970, attributes
+
+
+class Details(NamedTuple):
+    """What a span says of itself."""
+
+    attributes: dict[str, Any]
+    events: list[Event]
+    links: list[dict[str, Any]]
+
+
 class Span(NamedTuple):
-    """A span as the file has it, checked. Ids: the trace's a ULID, the others 16 hexadecimal digits."""
+    """A span as the file has it, checked. Ids: the trace's a ULID, the others 16 hexadecimal digits.
+
+    Its details are kept as JSON until its trace is made: as objects they would take up to 15 times the file's size.
+    """
 
     run_id: str
     scope: str
@@ -66,9 +81,8 @@ class Span(NamedTuple):
     status: int
     message: str
     flags: int
-    attributes: dict[str, Any]
-    events: list[dict[str, Any]]
-    links: list[dict[str, Any]]
+    is_own_root: bool  # whether it is a trace that this project's export has made a span of
+    encoded: bytes
     dropped: dict[str, int]
 
     @property
@@ -77,14 +91,13 @@ class Span(NamedTuple):
         return max(0, self.end_ns - self.start_ns) / 1e6
 
     @property
-    def is_own_root(self) -> bool:
-        """Whether it is a trace that this project's export has made a span of."""
-        return _RESULT in self.attributes
-
-    @property
     def has_remote_parent(self) -> bool:
         """Whether its parent is known to be of another process."""
         return self.flags & (_KNOWS_PARENT | _IS_REMOTE) == _KNOWS_PARENT | _IS_REMOTE
+
+    def details(self) -> Details:
+        """Returns its attributes, events and links."""
+        return Details(*orjson.loads(self.encoded))
 
 
 def read(run_id: str, scope: str, found: Mapping[str, Any]) -> Span:
@@ -103,18 +116,26 @@ def read(run_id: str, scope: str, found: Mapping[str, Any]) -> Span:
     if sum(len(parts.objects(found, what)) for what in ("attributes", "events", "links")) > _PARTS:
         raise ValueError("a span has too many attributes, events and links")
     counts = {what: parts.integer(found, f"dropped{what.title()}Count") for what in ("attributes", "events", "links")}
+    said = parts.attributes(found)
+    events = [_event(event) for event in _kept(found, "events", counts)]
+    links = [_link(link) for link in _kept(found, "links", counts)]
     return Span(
-        run_id, scope, trace_id, span_id, parts.span_id(found, "parentSpanId"), parts.text(found, "name"),
-        parts.integer(found, "kind"), start_ns, parts.integer(found, "endTimeUnixNano"),
-        parts.integer(status, "code"), parts.text(status, "message"), parts.integer(found, "flags"),
-        parts.attributes(found), [_event(event) for event in parts.objects(found, "events")],
-        [_link(link) for link in parts.objects(found, "links")], {key: n for key, n in counts.items() if n},
+        run_id, scope, trace_id, span_id, parts.span_id(found, "parentSpanId"), parts.text(found, "name")[:_MAX_CHARS],
+        parts.integer(found, "kind"), start_ns, parts.integer(found, "endTimeUnixNano"), parts.integer(status, "code"),
+        parts.text(status, "message")[:_MAX_CHARS], parts.integer(found, "flags"), _RESULT in said,
+        b"%b" % orjson.dumps((said, events, links)), {key: n for key, n in counts.items() if n},
     )  # fmt: skip
 
 
-def _event(event: Mapping[str, Any]) -> dict[str, Any]:
-    at_ns = parts.time_ns(event, "timeUnixNano")
-    return {"name": parts.text(event, "name"), "at_ns": at_ns, "attributes": parts.attributes(event)}
+def _kept(found: Mapping[str, Any], what: str, counts: dict[str, int]) -> list[dict[str, Any]]:
+    """Returns as many events or links as a record keeps of a list; the others are counted as dropped."""
+    items = parts.objects(found, what)
+    counts[what] += max(0, len(items) - MAX_KEYS)
+    return items[:MAX_KEYS]
+
+
+def _event(event: Mapping[str, Any]) -> Event:
+    return parts.text(event, "name"), parts.time_ns(event, "timeUnixNano"), parts.attributes(event)
 
 
 def _link(link: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,8 +145,10 @@ def _link(link: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def traces(spans: Iterable[Span]) -> tuple[list[TraceRecord], int]:
+def traces(spans: Iterable[Span]) -> tuple[Iterator[TraceRecord], int]:
     """Returns the traces of all spans, in the order of their roots in the file, and how many spans were there twice.
+
+    Each trace is made when it is taken.
 
     Raises:
         ValueError: raised when spans are each other's parents.
@@ -139,11 +162,8 @@ def traces(spans: Iterable[Span]) -> tuple[list[TraceRecord], int]:
             in_order.append(span)
         else:  # one that was sent again, mostly
             repeated += 1
-    made: dict[int, TraceRecord] = {}
-    for group in groups.values():
-        for root, below in _trees(group):
-            made[id(root)] = _trace(root, below)
-    return [made[id(span)] for span in in_order if id(span) in made], repeated
+    trees = {id(root): below for group in groups.values() for root, below in _trees(group)}
+    return (_trace(span, trees[id(span)]) for span in in_order if id(span) in trees), repeated
 
 
 def _trees(group: Mapping[str, Span]) -> Iterator[tuple[Span, list[Span]]]:
@@ -190,15 +210,16 @@ def _adopting(span: Span, own: list[Span]) -> str | None:
 def _trace(root: Span, below: list[Span]) -> TraceRecord:
     started_us = root.start_ns // 1_000
     mono_ns = mono_ns_of(root.trace_id, started_us, root.span_id)
-    fields = dict(root.attributes)
+    details = root.details()
+    fields = details.attributes
     named = fields.pop(_CAPABILITY, None), fields.pop(_VERSION, None), fields.pop(_PARENT, None)
     capability, version, parent_id = (None if item is None else str(item) for item in named)
-    result, error = _outcome(root, fields)
+    result, error = _outcome(root, details)
     start_ns = started_us * 1_000
     if mono_ns is None:
         fields["otel.span_id"] = root.span_id
     extras, spans = _fitted(
-        encode(_root_extras(root, fields, error, start_ns)), [_span(span, root.span_id, start_ns) for span in below]
+        encode(_root_extras(root, details, error, start_ns)), below, lambda span: _span(span, root.span_id, start_ns)
     )
     return TraceRecord(
         0, root.run_id, 0, root.trace_id,
@@ -210,9 +231,10 @@ def _trace(root: Span, below: list[Span]) -> TraceRecord:
     )  # fmt: skip
 
 
-def _outcome(root: Span, fields: dict[str, Any]) -> tuple[str, str | None]:
+def _outcome(root: Span, details: Details) -> tuple[str, str | None]:
     """Returns result and error of a trace; takes what says so out of the fields."""
-    error = root.message or next(filter(None, map(_exception, root.events)), None)
+    fields = details.attributes
+    error = root.message or next(filter(None, map(_exception, details.events)), None)
     if not root.is_own_root:
         kind = fields.get("error.type")
         result = OK if root.status != _ERROR else kind if isinstance(kind, str) and kind in RESULTS else _FAILED
@@ -223,22 +245,23 @@ def _outcome(root: Span, fields: dict[str, Any]) -> tuple[str, str | None]:
     return result, None if not is_failure(result) or error == result == INTERRUPTED else error
 
 
-def _exception(event: Mapping[str, Any]) -> str | None:
+def _exception(event: Event) -> str | None:
     """Returns an exception among the events as the text of an error, `KeyError: 'k'`."""
-    said = event["attributes"]
+    name, _, said = event
     texts = [str(said[name]) for name in ("exception.type", "exception.message") if said.get(name)]
-    return ": ".join(texts) if event["name"] == "exception" and texts else None
+    return ": ".join(texts) if name == "exception" and texts else None
 
 
-def _root_extras(root: Span, fields: dict[str, Any], error: str | None, start_ns: int) -> dict[str, Any]:
+def _root_extras(root: Span, details: Details, error: str | None, start_ns: int) -> dict[str, Any]:
+    fields = details.attributes
     if root.scope == OWN_SCOPE and root.has_remote_parent and fields.get(_ROUTE) == _CALL:
         for name in _HTTP:  # of every call; made of the others anew
             fields.pop(name, None)
     truncated = fields.pop(_TRUNCATED, None)
     if root.parent_id is not None and root.flags & _KNOWS_PARENT and not root.has_remote_parent:
         fields[PARENT_IS_REMOTE] = False
-    fields |= _notes(root, error, start_ns)
-    links = root.links  # not what the file has under that name
+    fields |= _notes(root, details, error, start_ns)
+    links = details.links  # not what the file has under that name
     if root.scope == OWN_SCOPE and links and len(links) == 1 and "attributes" not in links[0]:
         fields["link"] = fields.pop(LINKS)[0]
     return fields if type(truncated) is not int else {**fields, "truncated": truncated}
@@ -246,7 +269,8 @@ def _root_extras(root: Span, fields: dict[str, Any], error: str | None, start_ns
 
 def _span(span: Span, root_id: str, trace_start_ns: int) -> dict[str, Any]:
     """Returns a span as a row has it."""
-    fields, name = dict(span.attributes), span.name
+    details, name = span.details(), span.name
+    fields = details.attributes
     is_own = span.scope == OWN_SCOPE
     status = str(fields.pop(_STATUS, OK)) if is_own else OK
     if is_own and span.kind == _CLIENT and gen_ai.is_named(fields):
@@ -258,7 +282,8 @@ def _span(span: Span, root_id: str, trace_start_ns: int) -> dict[str, Any]:
         if span.message:
             fields["error"] = span.message
     is_ours = is_own and span.kind != _CLIENT
-    fields |= _notes(span if is_ours or not is_own else span._replace(kind=0), span.message, trace_start_ns)
+    noted = span if is_ours or not is_own else span._replace(kind=0)
+    fields |= _notes(noted, details, span.message, trace_start_ns)
     return {
         "id": span.span_id,
         "parent": None if span.parent_id == root_id else span.parent_id,
@@ -270,16 +295,16 @@ def _span(span: Span, root_id: str, trace_start_ns: int) -> dict[str, Any]:
     }
 
 
-def _notes(span: Span, error: str | None, trace_start_ns: int) -> dict[str, Any]:
+def _notes(span: Span, details: Details, error: str | None, trace_start_ns: int) -> dict[str, Any]:
     """Returns what a record has no field for, under the names that the bridge of OpenTelemetry's API has for it."""
     is_own = span.scope == OWN_SCOPE
     events = [
         {
-            "name": event["name"],
-            "offset_ms": (event["at_ns"] - trace_start_ns) / 1e6,
-            **({"attributes": event["attributes"]} if event["attributes"] else {}),
+            "name": event[0],
+            "offset_ms": (event[1] - trace_start_ns) / 1e6,
+            **({"attributes": event[2]} if event[2] else {}),
         }
-        for event in span.events
+        for event in details.events
         if not (is_own and error and _exception(event) == error)  # the export has made it of the error
     ]
     lost = {dropped(what): count for what, count in span.dropped.items()}
@@ -290,26 +315,40 @@ def _notes(span: Span, error: str | None, trace_start_ns: int) -> dict[str, Any]
         KIND: None if is_own else _KINDS.get(span.kind),
         STATUS: "OK" if span.status == _STATUS_OK else None,
         EVENTS: events,
-        LINKS: span.links,
+        LINKS: details.links,
     }
     return {**{key: value for key, value in noted.items() if value}, **lost}
 
 
-def _fitted(extras: bytes, spans: list[dict[str, Any]]) -> tuple[bytes, bytes]:
+def _fitted(extras: bytes, below: list[Span], made_of: Callable[[Span], dict[str, Any]]) -> tuple[bytes, bytes]:
     """Returns extras and spans as JSON that fits a row: failed spans are kept first, then the slowest."""
-    encoded = [orjson.dumps(span) for span in spans]
-    if len(extras) + sum(map(len, encoded)) + len(encoded) + 1 <= _ROOM_BYTES:
+    encoded: list[bytes] = []  # as many as may fit; a trace may have all spans of a file
+    ranks: list[tuple[bool, float, int]] = []
+    size = len(extras) + len("]")
+    for span in below:
+        made = made_of(span)
+        text = orjson.dumps(made)
+        ranks.append((made["status"] == OK, -made["duration_ms"], len(text)))
+        size += len(text) + 1
+        if size <= _ROOM_BYTES:
+            encoded.append(b"%b" % text)
+    if len(encoded) == len(below):
         return extras, b"[" + b",".join(encoded) + b"]"
     extras = fit(extras, _ROOM_BYTES // 4)
-    room = _ROOM_BYTES - len(extras) - len(',"truncated":1000000')
-    kept: list[int] = []
-    for at in sorted(range(len(spans)), key=lambda at: (spans[at]["status"] == OK, -spans[at]["duration_ms"])):
-        if len(encoded[at]) < room:
-            room -= len(encoded[at]) + 1
-            kept.append(at)
+    kept = _chosen(ranks, _ROOM_BYTES - len(extras) - len(',"truncated":1000000'))
     fields = orjson.loads(extras)
     before = fields.get("truncated")
-    missing = len(spans) - len(kept) + (before if isinstance(before, int) else 0)
+    missing = len(below) - len(kept) + (before if isinstance(before, int) else 0)
     if missing:
         extras = orjson.dumps({**fields, "truncated": missing})
-    return extras, b"[" + b",".join(encoded[at] for at in sorted(kept)) + b"]"
+    return extras, b"[" + b",".join(orjson.dumps(made_of(below[at])) for at in kept) + b"]"
+
+
+def _chosen(ranks: list[tuple[bool, float, int]], room: int) -> list[int]:
+    """Returns the places of those that fit, in order; the first ranks go first."""
+    kept: list[int] = []
+    for at in sorted(range(len(ranks)), key=lambda at: ranks[at][:2]):
+        if ranks[at][-1] < room:
+            room -= ranks[at][-1] + 1
+            kept.append(at)
+    return sorted(kept)

@@ -17,10 +17,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hearthnet.constants import DATABASE
+from hearthnet.constants import DATABASE, IMPORTED
 from hearthnet.database import TELEMETRY, open_database, store_error
 from hearthnet.errors import EXIT_USAGE, HearthNetError, StoreError
-from hearthnet.files import make_private_dir
+from hearthnet.files import locked_folder, make_private_dir
 from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.otel.imports.contents import Contents
 from hearthnet.observability.records.record import LogRecord, TraceRecord
@@ -29,12 +29,23 @@ from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.store.rows import END_RUN, INSERT_GAP, INSERT_RUN, TRACES
 
-__all__ = ["Imported", "create", "folder_of", "name_for", "names", "remove", "summary", "traces_alike"]
+__all__ = [
+    "Imported",
+    "create",
+    "folder_of",
+    "name_for",
+    "names",
+    "remove",
+    "remove_unfinished",
+    "summary",
+    "traces_alike",
+]
 
 _FOLDER: Final = "imported"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
-_REASON: Final = "imported"  # why a run has ended, as far as the file says
+_UNFINISHED: Final = re.compile(rf"\.{_NAME.pattern}-[a-z0-9_]{{8}}")  # as `mkdtemp` names them
+_LOCK_WAIT_S: Final = 60.0  # another import writes for some seconds
 _OWN_FILES: Final = "telemetry.*"
 
 
@@ -95,21 +106,51 @@ def create(data_dir: Path, name: str, contents: Contents) -> Path:
     folder = folder_of(data_dir, name)
     try:
         make_private_dir(folder.parent)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
+        with locked_folder(folder.parent, _LOCK_WAIT_S):
+            _remove_unfinished(folder.parent)
+            _create(folder, contents)
     except OSError as error:
         raise store_error(folder.parent, error) from error
+    return folder
+
+
+def _create(folder: Path, contents: Contents) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         if folder.exists() or folder.is_symlink():
-            raise _taken(name)
+            raise _taken(folder.name)
         _write(temporary / DATABASE, contents)
         temporary.rename(folder)
     except OSError as error:
-        raise (_taken(name) if folder.exists() else store_error(folder, error)) from error
+        raise (_taken(folder.name) if folder.exists() else store_error(folder, error)) from error
     except sqlite3.Error as error:
         raise store_error(temporary / DATABASE, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+
+
+def remove_unfinished(data_dir: Path) -> None:
+    """Removes what imports have left that were killed, unless one is running, which does so itself.
+
+    Raises:
+        StoreError: raised when it cannot be removed.
+    """
+    folder = data_dir / _FOLDER
+    try:
+        with locked_folder(folder, 0.0):
+            _remove_unfinished(folder)
+    except (FileNotFoundError, TimeoutError):
+        pass
+    except OSError as error:
+        raise store_error(folder, error) from error
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes the folders of imports that did not end: no other process has the lock, so none is running."""
+    for path in folder.iterdir():
+        is_ours = _UNFINISHED.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        if is_ours and not _foreign_files(path):
+            _remove_files(path)
 
 
 def _taken(name: str) -> StoreError:
@@ -160,7 +201,7 @@ def _insert_runs(connection: sqlite3.Connection, contents: Contents) -> None:
             connection.execute(INSERT_RUN, (
                 run_id, origin.node_id, origin.version or "", origin.pid or 0, None, at, origin.program, origin.role
             ))  # fmt: skip
-            connection.execute(END_RUN, (ended[run_id], _REASON, run_id))
+            connection.execute(END_RUN, (ended[run_id], IMPORTED, run_id))
 
 
 def summary(data_dir: Path, name: str) -> Imported:
@@ -188,13 +229,21 @@ def remove(data_dir: Path, name: str) -> None:
     if folder.is_symlink() or not (folder / DATABASE).is_file():
         raise StoreError(f"there is no imported store {name}", hint="hearthnet trace import --list names them")
     try:
-        if others := [file.name for file in folder.iterdir() if not file.match(_OWN_FILES)]:
+        if others := _foreign_files(folder):
             raise StoreError(f"{folder} has files of others: {others[0]}", hint="move them elsewhere first")
-        for file in folder.glob(_OWN_FILES):
-            file.unlink()
-        folder.rmdir()
+        _remove_files(folder)
     except OSError as error:
         raise store_error(folder, error) from error
+
+
+def _foreign_files(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if not file.match(_OWN_FILES)]
+
+
+def _remove_files(folder: Path) -> None:
+    for file in folder.glob(_OWN_FILES):
+        file.unlink()
+    folder.rmdir()
 
 
 def traces_alike(

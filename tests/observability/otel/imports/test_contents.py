@@ -219,3 +219,14 @@ def test_numbers_are_unique_in_a_run(tmp_path):
 
     assert [record.number for record in (*found.traces, *found.logs)] == [8, 7, 9]
     assert found.repeated == 1
+
+
+def test_traces_that_no_store_holds_are_not_made(tmp_path, monkeypatch):
+    """A file of 200,000 is refused as soon as one more than the ring's is there."""
+    made = []
+    monkeypatch.setattr(module, "_TRACES", module._TRACES._replace(number=3))
+    monkeypatch.setattr(module.spans, "_trace", lambda *of: made.append(of))
+
+    with pytest.raises(ImportRefusedError, match="more than 3 traces"):
+        loaded(tmp_path, of_spans(*(SPAN | {"spanId": f"{at:016x}"} for at in range(1, 10))))
+    assert len(made) == 4

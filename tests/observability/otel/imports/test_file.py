@@ -103,3 +103,40 @@ def test_messages_say_what_they_are_by_their_ids(tmp_path):
     assert second["resourceLogs"][0]["scopeLogs"][0]["logRecords"] == [
         {"timeUnixNano": "5", "traceId": "01" * 16, "body": {"stringValue": "two"}}
     ]
+
+
+@pytest.mark.parametrize("part", [b'{"":0},', b"[[],\n1],", b"{},", b"1,"])
+def test_request_that_would_take_much_memory(part, tmp_path, monkeypatch):
+    """Is refused before it is parsed: two bytes may become an object of 300. The hint is about its size."""
+    parsed = []
+    monkeypatch.setattr(module.orjson, "loads", parsed.append)
+
+    with pytest.raises(ImportRefusedError, match="request 1: it has more than 1,000,000 values") as caught:
+        list(requests(given(tmp_path, b'{"x":[' + part * 1_000_001 + b"1]}")))
+
+    assert "smaller requests" in caught.value.hint
+    assert parsed == []
+
+
+def a_message(within):
+    """A message of one span, with these fields after its ids."""
+    span = b"\x0a\x10" + b"\x01" * 16 + b"\x12\x08" + b"\x02" * 8 + within
+    request = ExportTraceServiceRequest.FromString(b"")
+    request.resource_spans.add().scope_spans.add().spans.add().MergeFromString(span)
+    body = request.SerializeToString()
+    return len(body).to_bytes(4, "big") + body
+
+
+@pytest.mark.parametrize("field", [b"\x4a\x00", b"\x5a\x00"], ids=["attributes", "events"])
+def test_message_that_would_take_much_memory(field, tmp_path):
+    """Is refused before it becomes objects; the hint is about its size."""
+    with pytest.raises(ImportRefusedError, match="request 1: it has more than 1,000,000 values") as caught:
+        list(requests(given(tmp_path, a_message(field * 1_000_001))))
+
+    assert "smaller requests" in caught.value.hint
+
+
+def test_large_message_is_not_parsed(tmp_path):
+    """Of nothing but empty fields it would take 45 times its size."""
+    with pytest.raises(ImportRefusedError, match="request 1: the message has more than 8 MiB"):
+        list(requests(given(tmp_path, (8 * 2**20 + 1).to_bytes(4, "big") + b"\x0a\x00" * (4 * 2**20 + 1))))

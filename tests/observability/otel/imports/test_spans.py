@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import orjson
 import pytest
 from support.records import a_trace
@@ -188,3 +190,24 @@ def test_failed_spans_are_kept_when_not_all_fit():
     kept = made.as_dict()
     assert "failed" in [span["name"] for span in kept["spans"]]
     assert len(kept["spans"]) + kept["extras"]["truncated"] == 99
+
+
+def test_details_are_kept_small():
+    """As objects a span of many small events takes 15 times what it has in the file; a file may have 200,000 spans."""
+    event = {"timeUnixNano": "1"}
+    tracemalloc.start()
+    kept = [foreign(at, events=[event] * 60, attributes=[]) for at in range(1, 101)]
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert used < 3 * len(kept) * len(orjson.dumps([event] * 60))
+
+
+def test_events_that_no_record_holds_are_counted():
+    """The first ones are kept; with those that were dropped before."""
+    events = [{"name": str(at), "timeUnixNano": "1700000000000000123"} for at in range(70)]
+    (made,), _ = traces([foreign(1, events=events, droppedEventsCount=2)])
+
+    kept = made.as_dict()["extras"]
+    assert [event["name"] for event in kept["otel.events"]] == [str(at) for at in range(64)]
+    assert kept["otel.dropped_events_count"] == 8

@@ -10,6 +10,10 @@ import pytest
 from support.records import a_log, a_trace
 
 from hearthnet.errors import HearthNetError, StoreError
+from hearthnet.files import locked_folder
+from hearthnet.forensics.gather import gather
+from hearthnet.forensics.report.text import report
+from hearthnet.forensics.verdict import judge
 from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.otel.imports import store
 from hearthnet.observability.otel.imports.contents import Contents
@@ -77,6 +81,64 @@ def test_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     assert list((tmp_path / "imported").iterdir()) == []
     assert store.names(tmp_path) == []
+
+
+def unfinished(tmp_path, name=".kitchen-ab12cd_9"):
+    """What an import has left that was killed."""
+    folder = tmp_path / "imported" / name
+    folder.mkdir(parents=True)
+    (folder / "telemetry.db").write_bytes(b"half")
+    (folder / "telemetry.db-wal").touch()
+    return folder
+
+
+@pytest.mark.parametrize("act", [lambda at: store.create(at, "k", some()), store.remove_unfinished])
+def test_what_a_killed_import_left_is_removed(act, tmp_path):
+    """By the next one, or a purge. A link, a file of others, another name stay."""
+    left = unfinished(tmp_path)
+    others = unfinished(tmp_path, ".others-ab12cd_9")
+    (others / "mine").touch()
+    git = unfinished(tmp_path, ".git")
+    (tmp_path / "imported" / ".link-ab12cd_9").symlink_to(git)
+    act(tmp_path)
+
+    assert not left.exists()
+    assert len(list(others.iterdir())) == 3
+    assert len(list(git.iterdir())) == 2
+
+
+def test_import_that_runs_keeps_what_it_makes(tmp_path):
+    """Its lock says that it does; another import waits for it, a purge leaves it alone."""
+    left = unfinished(tmp_path)
+    with locked_folder(tmp_path / "imported", 0.0):
+        store.remove_unfinished(tmp_path)
+    assert left.exists()
+
+
+def test_import_does_not_wait_for_ever(tmp_path, monkeypatch):
+    """For one that hangs."""
+    monkeypatch.setattr(store, "_LOCK_WAIT_S", 0.0)
+    (tmp_path / "imported").mkdir()
+    with locked_folder(tmp_path / "imported", 0.0), pytest.raises(StoreError, match="locked"):
+        store.create(tmp_path, "kitchen", some())
+    assert list((tmp_path / "imported").iterdir()) == []
+
+
+def test_nothing_to_remove(tmp_path):
+    """Nor a folder made for it."""
+    store.remove_unfinished(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_end_of_an_imported_run_is_not_guessed(tmp_path):
+    """An export does not have it: the run was not killed, nor did it stop; the kernel of this machine is not asked."""
+    case = gather(store.create(tmp_path, "kitchen", some()))
+    verdict = judge(case)
+
+    assert (verdict.cause, verdict.confidence, verdict.alternatives, verdict.missing) == ("imported", "certain", (), ())
+    assert case.run.kernel is None
+    assert "IMPORTED: its records are imported" in report(case, verdict, colour=False, unicode=True)
 
 
 def test_folder_that_cannot_be_one(tmp_path):
