@@ -370,7 +370,7 @@ class Instrument(Series, Generic[S]):
         return self._find_child(values) if child is None else child
 
     def _wrong_labels(self) -> ValueError:
-        return ValueError(f"the labels are {', '.join(self.label_names) or 'none'}")
+        return ValueError(f"its labels are: {', '.join(self.label_names) or 'none'}")
 
     def _find_child(self, values: tuple[object, ...]) -> S:
         if not values or len(values) != len(self.label_names):

@@ -217,6 +217,11 @@ def test_end_takes_two_seconds_whatever_hangs(observability, receiver, monkeypat
     assert limits == [0.5, 0.5, 1.0]
 
 
+def reasons(logged):
+    """What our own records say: old versions of httpx log what they load."""
+    return [record.reason for record in logged if record.name.startswith("hearthnet.")]
+
+
 def test_lock_that_cannot_be_taken_is_told(observability, receiver, rig, monkeypatch, logged):
     """A file system without locks: once, and in the status. While another process exports nothing is said."""
     put(observability, traces(3), **BEGUN)
@@ -228,11 +233,11 @@ def test_lock_that_cannot_be_taken_is_told(observability, receiver, rig, monkeyp
     monkeypatch.setattr(StoreLock, "acquire", acquire)
     raised = StoreInUseError("another process")
     made.rounds(2)
-    assert logged == []
+    assert reasons(logged) == []
     raised = StoreError("no locks here")
     made.rounds(3)
 
-    assert [record.reason for record in logged] == ["no locks here"]
+    assert reasons(logged) == ["no locks here"]
     assert read_status(observability.data_dir)["error"] == "no locks here"
 
 
