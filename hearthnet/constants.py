@@ -50,4 +50,6 @@ IMPORTED: Final = "imported"  # why a run has ended, as far as an export says
 LIBRARY_ROLE: Final = "library"  # of a run of any other program that records into the store
 # Logger names that readers of stored records compare with: fixed, even if their module moves.
 CRASH_LOGGER: Final = "hearthnet.observability.capture"
+TRACE_LOGGER: Final = "hearthnet.trace"  # its lines with this message, in the JSON log alone, are of ended traces:
+DONE: Final = "done"
 WATCHDOG_LOGGER: Final = "hearthnet.observability.watchdog"

@@ -296,7 +296,7 @@ class Telemetry:
         settings = read(endpoint, os.environ)
         if settings is not None:
             redaction.register_secrets(settings.secrets())
-            wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
+            wake = partial(thread.pacer.wake, at_once=True, skip_gap=True, one_commit=True)
             exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
             exporter.start()
             self._exporter = exporter

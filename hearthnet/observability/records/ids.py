@@ -15,11 +15,12 @@ Guarantees: no lock; `next()` on an iterator is atomic; threads that race for ne
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from itertools import count
 from time import time_ns
 from typing import Final, cast
+
+from hearthnet.observability.redaction.expressions import Expression
 
 __all__ = ["canonical", "id_source", "is_trace_id", "new_span_id", "new_trace_id", "span_id_of"]
 
@@ -31,7 +32,7 @@ _DRAWN_IDS: Final = 128  # at once; a divisor of 1,024
 _TAIL_CHARS: Final = 16
 _COUNTER_PAIRS: Final = "".join(_PAIRS).encode()
 _SECOND_NS: Final = 1_024_000_000
-_TRACE_ID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")  # 26 characters hold 130 bits, a ULID has 128
+_TRACE_ID: Final = Expression(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")  # 26 characters hold 130 bits, a ULID has 128
 
 
 class _Second:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
-from numbers import Integral, Rational, Real
 from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_type_hints
 
 import orjson
@@ -23,6 +22,7 @@ from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES, MIN_SEC
 from hearthnet.forensics.frames import FRAME
 from hearthnet.observability.redaction.rules import (
     REDACTED,
+    active,
     is_secret,
     is_told,
     kind_of,
@@ -208,12 +208,15 @@ def is_plain(extras: object) -> bool:
     """
     if type(extras) is not dict or len(extras) > MAX_KEYS or known:
         return False
+    clean = active.clean
     for key, value in extras.items():
         if key not in _harmless and not _is_harmless(key, extras):
             return False
         kind = type(value)
         if kind is str:
-            if len(value) >= MIN_SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
+            if len(value) < MIN_SECRET_CHARS or value in clean:
+                continue
+            if len(value) > _SHORT_CHARS or needs_scrub(value):
                 return False
         elif kind not in _SCALARS and (kind is not float or value - value):  # NaN, infinity: orjson makes them null
             return False
@@ -397,6 +400,8 @@ def _own_value(value: object) -> object:
     try:
         if is_a(value, BaseException):
             return error_text(value)
+        from numbers import Integral, Rational, Real  # late: few records have other numbers than Python's own
+
         # By the type: an object that makes up its attributes has every one.
         if hasattr(type(value), "dtype") and hasattr(type(value), "item"):
             item = value.item() if getattr(value, "shape", None) == () else None  # type: ignore[attr-defined]

@@ -224,6 +224,23 @@ class Recorder:
         if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
             self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
 
+    def keep_log(self, record: LogFields, payload: bytes) -> None:
+        """Keeps a log record that has its number, and is encoded already: with fewer calls than `record_log`.
+
+        Args:
+            record: from its `seq` on.
+            payload: of its frame, the same from the number on as JSON.
+        """
+        box, buffer = self.box, self.logs
+        if box is not None:
+            box.append_log_payload(payload)
+        queue = buffer.queue
+        queue.append(record)
+        is_crowd = len(queue) + len(buffer.in_flight) >= self._many_logs  # far below the capacity
+        if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
+            buffer.make_room()
+            self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
+
     def _wake_writer(self, at_once: bool, is_crowd: bool) -> None:
         if self.wake is not None:
             self.is_idle = False

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Final
 
 from hearthnet.constants import MIN_SECRET_CHARS
+from hearthnet.observability.redaction.expressions import Expression
 
 __all__ = [
     "LIKELY",
@@ -80,12 +81,12 @@ _MEASURES: Final = frozenset({
     "status", "ttl",
 })  # fmt: skip
 # Names of measures of a language model's tokens, in full; any other name with `token` in it is secret.
-_TOKEN_MEASURES: Final = re.compile(
+_TOKEN_MEASURES: Final = Expression(
     r"(?:max_|first_)?token_(?:budget|count|id|index|limit|ms|rate|total|type|usage)|(?:per|next|last|first)_token(?:_ms)?"
     r"|(?:ms|time|seconds)_(?:per|to_first)_token"
 )
 
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_WORD: Final = Expression(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _MAX_DIGITS: Final = 20  # of a number of 64 bits, and of a time with its microseconds
 # On average, in the shortest `camelCase` that a person would write: in eight letters, and in more.
 _LETTERS_OF_A_WORD: Final = (2.5, 3.5)
@@ -93,14 +94,14 @@ _MIN_RANDOM_CHARS: Final = 12
 _MANY_CHARS: Final = 20  # for a value that is none a person would write, if it has both letters and digits
 _MIN_CHANGES: Final = 3  # in a shorter one, between letters and digits
 _MAX_RANDOM_CHARS: Final = 256
-_RANDOM: Final = re.compile(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w+/=.~%:-]+")
-_CHANGE: Final = re.compile(r"\d(?=[A-Za-z])|[A-Za-z](?=\d)")
-_RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{8,}")
-_SHORT_RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{3,}")
-_BASE64: Final = re.compile(r"(?=[^+]*\+|.*=)(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[0-9A-Za-z+/]{12,}={0,3}")
+_RANDOM: Final = Expression(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w+/=.~%:-]+")
+_CHANGE: Final = Expression(r"\d(?=[A-Za-z])|[A-Za-z](?=\d)")
+_RUN_OF_BOTH: Final = Expression(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{8,}")
+_SHORT_RUN_OF_BOTH: Final = Expression(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{3,}")
+_BASE64: Final = Expression(r"(?=[^+]*\+|.*=)(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[0-9A-Za-z+/]{12,}={0,3}")
 _MANY_RUNS: Final = 3  # of those, as in `ab12-cd34-ef56`
-_NUMBERED: Final = re.compile(r"[a-z]+\d+")  # what programs call a thing: `customer1234567`
-_ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_NUMBERED: Final = Expression(r"[a-z]+\d+")  # what programs call a thing: `customer1234567`
+_ULID: Final = Expression(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 # Letters that often follow a letter in words, of any language that programs are written in.
 _AFTER: Final = (
     "abcdgiklmnprstuvxy baeilorsu cacdehiklorstu dadefilorsu eabcdefgilmnopqrstvwxy faefilorstu gaehilnorsu haeiot"
@@ -111,19 +112,19 @@ _USUAL: Final = frozenset(letters[0] + after for letters in _AFTER.split() for a
 _MIN_PAIRS: Final = 7
 # Usual pairs for each unusual one, in eight letters and in more: in random letters there are fewer.
 _USUAL_FOR_ONE: Final = (2, 3)
-_ONE_NAME: Final = re.compile(r"[\w+/=~%-]+")
+_ONE_NAME: Final = Expression(r"[\w+/=~%-]+")
 _CLASSES: Final = str.maketrans(
     {chr(code): "0" if chr(code).isdigit() else "aA"[chr(code).isupper()] for code in range(128) if chr(code).isalnum()}
     | {chr(code): "#" for code in range(33, 127) if not chr(code).isalnum()}
 )
 _CASES: Final = frozenset("aA")
 _ALL_CLASSES: Final = frozenset("aA0")
-_JOINS: Final = re.compile(r"[:/.,]")  # between the parts of a name in a program
+_JOINS: Final = Expression(r"[:/.,]")  # between the parts of a name in a program
 _MIN_SYMBOLS: Final = 3
-_CALL: Final = re.compile(r"[A-Za-z_][\w.]*[(\[{][^!#$^*?;~|]*")
-_GROUPS: Final = re.compile(r"(?=\D*\d)[0-9A-Z]{3,6}(?:-[0-9A-Z]{3,6}){3,}")  # of a license
-_SYMBOL: Final = re.compile(r"[!#$^*?;~\[\]{}|<]")  # in passwords that programs make, not in what they call a thing
-_FILE: Final = re.compile(r"([./~].*(?<!=))|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
+_CALL: Final = Expression(r"[A-Za-z_][\w.]*[(\[{][^!#$^*?;~|]*")
+_GROUPS: Final = Expression(r"(?=\D*\d)[0-9A-Z]{3,6}(?:-[0-9A-Z]{3,6}){3,}")  # of a license
+_SYMBOL: Final = Expression(r"[!#$^*?;~\[\]{}|<]")  # in passwords that programs make, not in what they call a thing
+_FILE: Final = Expression(r"([./~].*(?<!=))|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
 
 
 # Between a name and its value: a sign, the end of a quotation or a tag, or another word where that is a type, the word

@@ -41,6 +41,7 @@ __all__ = [
     "looks_random",
     "needs_scrub",
     "on_change",
+    "prepare",
     "register_secrets",
     "scrub",
     "spellings",
@@ -70,8 +71,8 @@ class Rules:
         look: finds a word of a secret's name where a value may follow, in lower case.
         verdicts: what names say of their values.
         clean: texts that hold nothing secret.
-        lock: over `secrets` and `shapes`. Re-entrant: compiling takes a millisecond, and a signal handler or a
-            finalizer may log in the meantime.
+        lock: over `secrets`, `shapes`, `words` and `look`. Re-entrant: compiling takes milliseconds, and a signal
+            handler or a finalizer may log in the meantime.
     """
 
     __slots__ = (
@@ -97,7 +98,7 @@ class Rules:
         self.clean: dict[str, None] = {}
         self.lock = threading.RLock()
         self.words: tuple[str, ...] = ()
-        self.look: Callable[[str], object] = quick_look(()).search
+        self.look: Callable[[str], object] = _look_first
         self.forget_shapes()
 
     def forget_shapes(self) -> None:
@@ -117,6 +118,12 @@ class Rules:
             return self.shapes
 
 
+def _look_first(text: str) -> object:
+    with active.lock:  # over both: `configure` may have other words
+        active.look = quick_look(active.words).search
+        return active.look(text)
+
+
 def _search_first(text: str) -> object:
     return active.compiled().all.search(text)
 
@@ -134,6 +141,14 @@ _FIRST_LETTERED: Final = tuple(partial(_search_first_lettered, at) for at in ran
 
 
 active: Final = Rules()
+
+
+def prepare() -> None:
+    """Compiles and imports what finds secrets, 40 ms: where logging is configured, so that no record waits for it."""
+    from hearthnet.observability.redaction import options, spoken, values, vendors  # noqa: F401  # for what follows
+
+    active.compiled()
+    active.look("")
 
 
 def is_secret(name: str) -> bool:
@@ -170,8 +185,9 @@ def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
     words = [words_of(key) for key in keys]
     active.patterns = tuple(re.compile(pattern) for pattern in patterns)
     active.names = tuple(f"_{'_'.join(parts)}_" for parts in words if parts)
-    active.words = tuple(max(parts, key=len) for parts in words if parts)
-    active.look = quick_look(active.words).search
+    with active.lock:
+        active.words = tuple(max(parts, key=len) for parts in words if parts)
+        active.look = _look_first
     active.verdicts = {}
     _forget_texts()
 

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import orjson
 from orjson import Fragment
 
-from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT
+from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_TRACE_ROW_BYTES, NO_SLOT, TRACE_LOGGER
 from hearthnet.observability.logging import get_logger, is_enabled, log_done
 from hearthnet.observability.logs.context_fields import context_fields, fields_of_trace
 from hearthnet.observability.logs.messages import INFO, WARNING
-from hearthnet.observability.logs.standard_records import TRACE_LOGGER, done_text
+from hearthnet.observability.logs.standard_records import done_text
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.ids import canonical, id_source, new_trace_id
@@ -71,7 +71,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _dumps: Final = orjson.dumps
 _new: Final = object.__new__  # a class that is called takes twice as long
 _log = get_logger(TRACE_LOGGER)
-unencodable_total = telemetry_dropped_total.labels(reason="unencodable")
 
 
 def _weightiest(spans: list[Span], now_ns: int) -> list[Span]:
@@ -428,7 +427,7 @@ class Trace:
             )  # fmt: skip
             self._number = recorder.record_trace(values, self._number)
         except Exception:  # the program set something unforeseen  # noqa: BLE001
-            unencodable_total.inc()
+            telemetry_dropped_total.labels(reason="unencodable").inc()
 
     def _decided(self) -> str:
         """Returns the result where none is set yet, or something that is no text."""

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from itertools import count
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +17,7 @@ from support.longer import few
 from support.planted import PLANTED, REGISTERED, TEXTS
 from support.waiting import cpu_s
 
+from hearthnet.observability.logging import install_sinks
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.redaction.rules import (
     REDACTED,
@@ -437,3 +439,15 @@ def test_text_looked_at_while_the_expression_is_compiled_does_not_wait(monkeypat
 
     assert not outer.is_alive()
     assert seen == [f"inner: {REDACTED}", f"outer: {REDACTED}"]
+
+
+def test_everything_is_compiled_where_logging_is_configured():
+    """No record waits tens of milliseconds for it."""
+    redaction.configure(["moon-phase"])
+    redaction.register_secrets(["correct horse battery"])
+    assert (redaction.active.shapes, redaction.active.look) == (None, redaction._look_first)
+
+    install_sinks(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
+    assert redaction.active.shapes is not None
+    assert redaction.active.look is not redaction._look_first
+    assert redaction.active.look("moon-phase: new") is not None
