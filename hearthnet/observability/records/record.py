@@ -313,15 +313,17 @@ def bounded(
     return _bounded_items(value, strict, depth, budget)
 
 
-def _tell_all(value: object, depth: int = 0) -> None:
-    """Notes each text in a secret value."""
-    if isinstance(value, str):
-        tell(value[:_SHORT_CHARS])
-    elif isinstance(value, bytes | bytearray):
-        tell(bytes(value[:_SHORT_CHARS]).decode(errors="replace"))
-    elif isinstance(value, dict | list | tuple) and depth < MAX_NESTING:
-        for item in list(value.values() if isinstance(value, dict) else value)[:MAX_KEYS]:
-            _tell_all(item, depth + 1)
+def _tell_all(value: object) -> None:
+    """Notes each text in a secret value, in as many containers as are visited of any value."""
+    found, containers = [value], 0
+    for item in found:
+        if isinstance(item, str):
+            tell(item[:_SHORT_CHARS])
+        elif isinstance(item, bytes | bytearray):
+            tell(bytes(item[:_SHORT_CHARS]).decode(errors="replace"))
+        elif isinstance(item, dict | list | tuple) and containers < _MAX_CONTAINERS:
+            containers += 1
+            found += list(item.values() if isinstance(item, dict) else item)[:MAX_KEYS]
 
 
 def _bounded_items(value: Iterable[Any], strict: bool, depth: int, budget: list[int]) -> list[Any]:
