@@ -99,7 +99,7 @@ def take_ordinary(  # noqa: C901  # a call for each part takes as long as the pa
         if console is not None and (console.is_talkative or notable):
             console.show(line, name, shown, notable)
         recorder, now_us, fields = runtime.recorder, now_ns // 1_000, encoded[:-1]
-        number = recorder.next_number()
+        number = next(recorder.numbers)
         row = (
             0, recorder.run_id, number, now_us, shown, name, message.text, trace_id, span_id, notable, 0, fields, None,
         )  # fmt: skip

@@ -10,7 +10,12 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["Expression"]
+__all__ = ["BEGINS", "NEXT_ITEM", "Expression"]
+
+# At the beginning of a word, or behind an escaped line break.
+BEGINS: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+# Between an option and its value: white space, or the end of a list's item and the beginning of the next.
+NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
 
 _METHODS: Final = ("findall", "fullmatch", "match", "search", "split", "sub")
 

@@ -418,6 +418,7 @@ def test_other_ends_are_no_exceptions(tmp_path, opening, end):
 def test_session_that_goes_on_has_not_ended(monkeypatch):
     """An interactive one prints an exception as the end of a program is printed; so do tests that fail."""
     error = None
+    monkeypatch.delattr(sys, "ps1", raising=False)  # IPython sets it for good
     try:
         exec("1 / 0", {"__name__": "__main__"})
     except ZeroDivisionError as caught:

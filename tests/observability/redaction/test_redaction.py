@@ -394,9 +394,7 @@ def test_registering_while_others_scrub():
     assert failed == []
 
 
-@pytest.mark.parametrize(
-    "secret", ["dapi0123456789abcdef0123456789abcdef", f"oy2{'a1b2c3d4' * 5}abc", f"cio{'a1B2c3D4' * 4}"]
-)
+@pytest.mark.parametrize("secret", ["dapi0123456789abcdef0123456789abcdef", f"SG.{'a1b2c3d4' * 8}abc"])
 def test_values_change_while_a_text_is_searched(monkeypatch, secret):
     """What another thread registers between two expressions hides no token from the second."""
     search = redaction.active.compiled().all.search

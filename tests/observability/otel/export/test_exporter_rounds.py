@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -135,6 +136,23 @@ def test_unexpected_error_ends_nothing(observability, receiver, rig, monkeypatch
     assert waits_s > 2 * made.exporter._round_s
     assert [record.getMessage() for record in logged].count("telemetry cannot be exported now") == 1
     assert read_status(observability.data_dir)["error"] is None
+
+
+def test_next_round_comes_before_the_ring_has_turned(observability, rig, monkeypatch):
+    """Where rows come fast; while the backend is away it comes no sooner for that."""
+    put(observability, traces(3), **BEGUN)
+    made = rig()
+    made.exporter._round_s = 60.0
+    made.rounds(2)  # all are sent
+    (route, line), *_ = made.exporter._lines
+    idle = made.exporter._wait_s()
+    monkeypatch.setattr(route.pace, "due_s", lambda rows: rows / 5_000)
+    busy = made.exporter._wait_s()
+    made.exporter._oldest_us["traces"], line.ready_at = 1, time.monotonic() + 30.0
+    away = made.exporter._wait_s()
+
+    assert (idle, busy) == (60.0, exporting._MANY / 5_000)
+    assert away > 20.0
 
 
 def test_signal_that_was_switched_off_is_no_loss(observability, receiver, rig):
