@@ -104,7 +104,8 @@ class Message:
         is_notable: whether it is a warning or worse.
         columns: level, logger and text as the row's JSON has them; `untraced` goes on to repeats, for no trace.
         second: of its budget, since 1970; `lines` and `rows` are how much of it is used.
-        ordinary_a_second: how many lines are within both budgets; 0 if it tells a secret, or has no rows.
+        rows_a_second: the budget of its rows.
+        ordinary_a_second: the budget of its lines; 0 if it tells a secret, or has no rows.
         head: its part of the JSON line, from the end of the time on.
         logger: the logger's name, for the row.
         text: the message, for the row.
@@ -113,8 +114,8 @@ class Message:
     """
 
     __slots__ = (
-        "_hidden", "_raw", "_rows_a_second", "_until", "columns", "dropped_lines", "dropped_rows", "head", "is_long",
-        "is_notable", "level", "lines", "logger", "ordinary_a_second", "rows", "second", "text", "told", "untraced",
+        "_hidden", "_raw", "_until", "columns", "dropped_lines", "dropped_rows", "head", "is_long", "is_notable",
+        "level", "lines", "logger", "ordinary_a_second", "rows", "rows_a_second", "second", "text", "told", "untraced",
     )  # fmt: skip
 
     def __init__(self, logger: str, levelno: int, text: str) -> None:
@@ -129,9 +130,9 @@ class Message:
         self.second = -1
         self._until = -1
         self.lines = self.rows = 0
-        self._rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
+        self.rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
         is_ordinary = logger != TRACE_LOGGER and not self.told
-        self.ordinary_a_second = min(LINES_A_SECOND, self._rows_a_second) if is_ordinary else 0
+        self.ordinary_a_second = LINES_A_SECOND if is_ordinary else 0
         self.dropped_lines = self.dropped_rows = 0
 
     def _write(self, text: str) -> None:
@@ -178,7 +179,7 @@ class Message:
     def admit_row(self) -> bool:
         """Returns whether one more row in the second of `admit_line` is within the budget."""
         self.rows += 1
-        return self.rows <= self._rows_a_second
+        return self.rows <= self.rows_a_second
 
     def drop_row(self) -> None:
         """Counts one dropped row."""

@@ -21,6 +21,7 @@ from orjson import OPT_APPEND_NEWLINE, dumps
 
 from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.observability.logs.context_fields import context_fields
+from hearthnet.observability.logs.handler import is_alone
 from hearthnet.observability.logs.messages import (
     MESSAGE_BYTES,
     MS,
@@ -60,18 +61,12 @@ def take_ordinary(  # noqa: C901  # a call for each part takes as long as the pa
         extra: the fields, as passed.
     """
     try:
-        walked = logger  # as `is_alone` does, without the cost of a call
-        while not (handlers := walked.handlers):
-            if (parent := walked.parent) is None or not walked.propagate:
-                return False
-            walked = parent
         if (
-            len(handlers) != 1 or handlers[0] is not handler or (walked.parent is not None and walked.propagate)
-            or message.dropped_rows or level < handler.level or logger.filters or handler.filters
+            not is_alone(logger, handler)
+            or level < handler.level or logger.filters or handler.filters
             or context_fields.get() is not None or runtime.journal is not None
+            or (extra is not None and not (is_plain(extra) and OWN_KEYS.isdisjoint(extra)))  # type: ignore[arg-type]  # a dictionary, then
         ):  # fmt: skip
-            return False
-        if extra is not None and not (is_plain(extra) and OWN_KEYS.isdisjoint(extra)):  # type: ignore[arg-type]  # a dictionary, then
             return False
         try:
             encoded = _NO_FIELDS if extra is None else dumps(extra, None, OPT_APPEND_NEWLINE)
@@ -81,10 +76,13 @@ def take_ordinary(  # noqa: C901  # a call for each part takes as long as the pa
         file, console, now_ns = handler.file, handler.console, time_ns()
         second = now_ns // _SECOND_NS
         if message.second != second:
+            if message.dropped_rows:  # their number is logged first
+                return False
             message.second, message.lines, message.rows = second, 0, 0
         if (
             message.lines >= message.ordinary_a_second or ended_id or len(encoded) > MESSAGE_BYTES
             or (file is not None and file.is_shedding)
+            or (trace_id is not None and message.rows >= message.rows_a_second)  # its trace may hold it
         ):  # fmt: skip
             return False
         message.lines, message.rows = message.lines + 1, message.rows + 1
@@ -98,6 +96,9 @@ def take_ordinary(  # noqa: C901  # a call for each part takes as long as the pa
         name, shown, notable = message.logger, message.level, message.is_notable
         if console is not None and (console.is_talkative or notable):
             console.show(line, name, shown, notable)
+        if message.rows > message.rows_a_second:
+            message.drop_row()
+            return True
         recorder, now_us, fields = runtime.recorder, now_ns // 1_000, encoded[:-1]
         number = next(recorder.numbers)
         row = (

@@ -88,6 +88,8 @@ def told(records, recorder, folder, *, is_any):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(recorder.box, "append_log_payload", payloads.append)
         set_log_clock(patched, lambda: 1_790_000_000_123_456_789)
+        for budget, most in (("ROWS_A_SECOND", 2), ("NOTABLE_ROWS_A_SECOND", 3), ("LINES_A_SECOND", 4)):
+            patched.setattr(messages, budget, most)
         if is_any:
             patched.setattr(node_logging, "take_ordinary", lambda *_: False)
         for _ in range(5):
@@ -238,12 +240,52 @@ def test_a_place_that_raises_is_a_failure_and_no_error(taken, monkeypatch):
     assert runtime.handler.failures == 1
 
 
-def test_full_budget_is_left_to_the_other_way(taken, recorder, monkeypatch):
-    """Which counts what it drops."""
-    set_log_clock(monkeypatch, lambda: 1_790_000_000_123_456_789)
+def test_records_beyond_the_budget_of_rows_have_their_lines(taken, recorder, tmp_path, monkeypatch):
+    """By the same way: a message that is logged in a loop costs no more than others. What it drops is told later."""
+    now = [1_790_000_000_123_456_789]
+    set_log_clock(monkeypatch, lambda: now[0])
     for _ in range(30):
         log.info("said")
 
-    assert taken == [True] * (messages.ROWS_A_SECOND - 1) + [False] * 20
+    assert taken == [True] * 29
     assert len(recorder.logs) == messages.ROWS_A_SECOND
     assert messages.find(NAME, 20, "said").dropped_rows == 20
+    lines = b"".join(path.read_bytes() for path in log_paths(tmp_path))
+    assert lines.count(b'"said"') == 30
+
+    now[0] += 1_000_000_000
+    log.info("said")
+    assert taken[29:] == [False]
+    assert [kept[10] for kept in recorder.logs.queue][-2:] == [19, 0]
+    log.info("said")
+    assert taken[30:] == [True]
+
+
+def test_full_budget_of_lines_is_left_to_the_other_way(taken, recorder, monkeypatch):
+    """Which counts what it drops."""
+    monkeypatch.setattr(messages, "LINES_A_SECOND", 12)
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_123_456_789)
+    for _ in range(20):
+        log.info("said")
+
+    assert taken == [True] * 11 + [False] * 8
+    said = messages.find(NAME, 20, "said")
+    assert (said.dropped_lines, said.dropped_rows) == (8, 10)
+
+
+def test_record_of_a_trace_beyond_the_budget_of_rows_is_held(taken, recorder, monkeypatch):
+    """By the other way: the trace has it if it fails."""
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_123_456_789)
+
+    def fail():
+        with trace.trace("a.b"):
+            for _ in range(messages.ROWS_A_SECOND + 2):
+                log.info("said")
+            raise ValueError("failed")
+
+    with pytest.raises(ValueError, match="failed"):
+        fail()
+
+    assert taken[:9] == [True] * 9
+    assert taken[9:11] == [False] * 2
+    assert [kept[6] for kept in recorder.logs.queue].count("said") == messages.ROWS_A_SECOND + 2
