@@ -41,6 +41,7 @@ from hearthnet.observability.logs.messages import (
     place,
     repeats_in,
     repeats_of,
+    said_once,
     text_of,
     timestamp,
 )
@@ -374,6 +375,7 @@ class JsonHandler(logging.Handler):
         if not message.admit_line(second):
             message.drop(repeats, repeats)
             return
+        error, made = said_once(message, error, made)
         entry = new_entry(message, extra, error, now_ns, made, repeats)
         self._write(entry.line(), message, now_ns)
         if message.logger == TRACE_LOGGER:
@@ -577,9 +579,7 @@ def log_dropped(*, all_of_them: bool = False) -> bool:
 def dropped_lines() -> int:
     """Returns how many lines could not be written to the JSON log since `configure`."""
     handler: JsonHandler | None = runtime.handler
-    if handler is None:
-        return 0
-    return handler.failures + (handler.file.dropped_lines if handler.file is not None else 0)
+    return 0 if handler is None else handler.failures + (handler.file.dropped_lines if handler.file is not None else 0)
 
 
 def missed_records() -> int:
