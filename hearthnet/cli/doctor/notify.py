@@ -19,7 +19,7 @@ from hearthnet.config import Config, DoctorConfig
 from hearthnet.config_file import default_path, expand, read_tree, standard_paths
 from hearthnet.display import counted
 from hearthnet.errors import ConfigError
-from hearthnet.files import owner_of
+from hearthnet.files import is_of_root
 from hearthnet.notify.channels import Channel
 from hearthnet.notify.deliver import Delivery, channels_of, deliver, try_out
 from hearthnet.notify.message import one_line
@@ -71,8 +71,10 @@ class Notice:
             assert config.observability.data_dir is not None
             path = config.source or default_path()
             settings, directory = config.doctor, config.observability.data_dir
-        if settings.command and os.geteuid() == 0 and owner_of(path) != 0:
-            _note(f"doctor.command is not run by root, because {path} is another user's: run the doctor as that user")
+        if settings.command and os.geteuid() == 0 and not is_of_root(path):
+            _note(
+                f"doctor.command is not run by root, because others can change {path}: run the doctor as its user"
+            )
             settings = settings.model_copy(update={"command": ()})
         channels = [*channels_of(settings), *channels_of(_checked(settings, options))]
         unique = {channel.key: channel for channel in channels}

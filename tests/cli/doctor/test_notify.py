@@ -255,3 +255,16 @@ def test_root_runs_no_command_of_another_user(node, told, capsys, is_broken):
     assert "note: doctor.command is not run by root" in capsys.readouterr().err
     assert doctor("--notify-command", program) == 1
     assert read() == ["fail"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_runs_no_command_from_a_folder_of_another_user(node, told, capsys):
+    """Who may replace the file could do so before it is read, and put root's own back before its owner is looked up."""
+    program, read = told
+    assert _run(["config", "set", "doctor.command", orjson.dumps([program]).decode()]) == 0
+    os.chown(default_path().parent, 65_534, 65_534)
+    chmod(node, 0o644)
+
+    assert doctor("--notify") == 1
+    assert read() == []
+    assert "note: doctor.command is not run by root" in capsys.readouterr().err
