@@ -163,10 +163,9 @@ def test_log_records_of_visits_that_overlap(capsys):
 
 def test_log_record_after_the_clock_was_set_back(capsys, monkeypatch):
     """It is of the trace all the same."""
-    with telemetry.open(console="off"), trace.new_trace("tea") as started:
-        with monkeypatch.context() as clock:
-            clock.setattr("hearthnet.observability.logging.time_ns", lambda: 1_000_000_000)
-            get_logger("kitchen").warning("no tea")
+    with telemetry.open(console="off"), trace.new_trace("tea") as started, monkeypatch.context() as clock:
+        clock.setattr("hearthnet.observability.logging.time_ns", lambda: 1_000_000_000)
+        get_logger("kitchen").warning("no tea")
     assert _run(["trace", "show", started.trace_id]) == 0
     assert "kitchen: no tea" in capsys.readouterr().out
 
