@@ -275,7 +275,7 @@ def _doctor(layout: Layout) -> Iterator[str]:
         "# A doctor that failed itself, or was ended after its time, tells that it could not run.",
         f"ExecStopPost=:{words('/bin/sh', '-c', _UNLESS_WELL, 'sh', *failed)}",
         *_environment(layout),
-        "# 1: a check failed, and its message is sent. SIGTERM: the machine goes down. Neither is a failure of this unit.",
+        "# 1: a check failed, and its message is sent. SIGTERM: the machine goes down. Neither is a failure.",
         "SuccessExitStatus=1 SIGTERM",
         "# For the state of its messages, as long as the data folder cannot be written.",
         f"RuntimeDirectory={RUNTIME_FOLDER}",
