@@ -156,7 +156,7 @@ def owner_of(path: Path) -> int | None:
 
 
 def is_of_root(path: Path) -> bool:
-    """Returns whether root alone can change what is at a path: the file, its folders, and links on the way to it."""
+    """Returns whether root alone can change or replace a file: it, its folders, and the links that lead to it."""
     lexical = path.absolute()
     resolved = path.resolve()
     try:
