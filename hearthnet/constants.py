@@ -44,10 +44,11 @@ MIN_SECRET_CHARS: Final = 8  # a shorter one cannot be distinguished from a word
 # Rows of the side tables, bounded so that a restart loop or a failing disk cannot grow them without end.
 MAX_GAP_ROWS: Final = 1_000
 MAX_RUN_ROWS: Final = 1_000
-NO_SLOT: Final = -1  # of a trace without a slot in the black box
 NODE_ROLE: Final = "node"  # of a run
 IMPORTED: Final = "imported"  # why a run has ended, as far as an export says
 LIBRARY_ROLE: Final = "library"  # of a run of any other program that records into the store
 # Logger names that readers of stored records compare with: fixed, even if their module moves.
 CRASH_LOGGER: Final = "hearthnet.observability.capture"
+TRACE_LOGGER: Final = "hearthnet.trace"  # its lines with this message, in the JSON log alone, are of ended traces:
+DONE: Final = "done"
 WATCHDOG_LOGGER: Final = "hearthnet.observability.watchdog"

@@ -81,6 +81,23 @@ class Connection(sqlite3.Connection):
         _open.pop(id(self), None)
 
 
+class _Checked(Connection):
+    """One to which all damage is a `sqlite3.Error`."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Executes a statement.
+
+        Raises:
+            sqlite3.Error: raised when it fails; also where SQLite cites a damaged schema whose bytes are no text.
+        """
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeDecodeError as error:
+            damage = sqlite3.DatabaseError(error.object.decode("utf-8", "backslashreplace"))
+            damage.sqlite_errorcode, damage.sqlite_errorname = sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"
+            raise damage from error
+
+
 _open: Final[dict[int, str]] = {}
 
 
@@ -143,7 +160,7 @@ def open_database(path: Path, schema: Schema, busy_timeout_s: float = BUSY_TIMEO
     check_place(path)
     try:
         _create_private(path)
-        connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, factory=Connection)
+        connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, factory=_Checked)
     except (OSError, sqlite3.Error) as error:
         raise store_error(path, error) from error
     try:
@@ -396,7 +413,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     try:
         uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if _is_on_read_only_disk(path) else ''}"
         connection = sqlite3.connect(
-            uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False, factory=Connection
+            uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False, factory=_Checked
         )
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:

@@ -41,7 +41,8 @@ GOALS: Final[dict[str, int]] = {
     "files of a new column": 4,
 }
 CEILINGS: Final[dict[str, int]] = {
-    "walk: log record to row and line": 14,
+    # One more than when it was shortened: the handler, for which the loggers' module has no space.
+    "walk: log record to row and line": 15,
     # Two more than when it was shortened: what the terminal can show; the one way in which times are printed.
     "walk: trace to `trace show`": 26,
     "walk: HTTP call to its handler": 23,

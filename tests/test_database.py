@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from hearthnet.database import (
     open_database,
     parts_of,
 )
-from hearthnet.errors import DiskFullError, StoreError
+from hearthnet.errors import DiskFullError, StoreError, UnusableStoreError
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 
 NEWEST = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("*.sql"))
@@ -305,6 +306,20 @@ def test_file_that_is_no_database_is_refused_and_untouched(path, content):
     with pytest.raises(StoreError, match="cannot be used"):
         open_database(path, TELEMETRY)
     assert path.read_bytes() == content
+
+
+def test_schema_with_a_flipped_bit_is_refused(path):
+    """SQLite cites it in words that are not UTF-8: that is damage like any other."""
+    open_database(path, TELEMETRY).close()
+    content = bytearray(path.read_bytes())
+    content[content.index(b"CREATE TABLE traces") + len("CREATE T")] ^= 0x80
+    path.write_bytes(content)
+
+    with pytest.raises(UnusableStoreError, match="malformed database schema"):
+        open_database(path, TELEMETRY)
+    with closing(connect_read_only(path)) as connection, pytest.raises(sqlite3.DatabaseError) as caught:
+        connection.execute("SELECT 1 FROM sqlite_schema")
+    assert database.reason_of(caught.value) == "corrupt"
 
 
 def test_folder_in_the_place_of_the_file_is_refused(path):

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from hearthnet import checks
 from hearthnet.cli.main import COMMANDS
 from hearthnet.errors import NODE_PACKAGES, OTEL_PACKAGES, OTLP_PACKAGES, MissingExtraError, missing_extra
+from hearthnet.observability import telemetry
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -240,6 +241,19 @@ def test_a_check_that_needs_the_extra_says_so(home):
 
     assert found["status"] == "skip"
     assert "pip install 'hearthnet[node]'" in found["detail"]
+
+
+def test_program_without_the_extra_is_no_node_without_a_key(home):
+    """Its doctor does not fail for a key that it cannot make, and the status says what there is."""
+    found = json.loads(cli("doctor", "--check", "keys_present", "--check", "keys_loadable", "--json").stdout)["checks"]
+    assert [(item["status"], "pip install 'hearthnet[node]'" in item["detail"]) for item in found] == [
+        ("skip", True)
+    ] * 2
+
+    assert cli("status").stderr.endswith("hint: create one with: hearthnet init\n")
+    with telemetry.open():
+        pass
+    assert "; what programs recorded here: hearthnet autopsy, " in cli("status").stderr
 
 
 def test_every_command_has_its_help(home):

@@ -96,6 +96,47 @@ def test_flask(folder):
     assert b"/orders/<int:number>" in page
 
 
+def test_django(folder):
+    """The trace has the route's template, also where the view raises; an unknown path has none."""
+    pytest.importorskip("django")
+    (folder / "shop").mkdir()
+    (folder / "shop" / "settings.py").write_text(
+        "ROOT_URLCONF = 'shop.urls'\nSECRET_KEY = 'x'\nALLOWED_HOSTS = ['*']\n"
+    )
+    (folder / "shop" / "urls.py").write_text(DJANGO_URLS)
+    said = run(programs("Django")[0] + DJANGO_CALLS, folder).splitlines()
+
+    assert [line for line in said if line[:1].isdigit() and line.endswith("END")] == [
+        "200 OK END",
+        "500 Internal Server Error END",
+        "404 Not Found END",
+    ]
+    assert recorded(folder) == [
+        ("GET /orders/<int:number>", "ok"),
+        ("GET /orders/<int:number>", "internal_error"),
+        ("GET", "ok"),
+    ]
+
+
+DJANGO_URLS = """
+from django.http import JsonResponse
+from django.urls import path
+
+def order(request, number):
+    return JsonResponse({"number": 1 // number})
+
+urlpatterns = [path("orders/<int:number>", order)]
+"""
+DJANGO_CALLS = """
+from wsgiref.util import setup_testing_defaults
+
+for number in ("orders/1", "orders/0", "secret"):
+    environ = {"PATH_INFO": f"/{number}"}
+    setup_testing_defaults(environ)
+    application(environ, lambda status, *_: print(status, "END")).close()
+"""
+
+
 async def test_aiohttp(folder):
     """Routes, errors that are responses, exceptions, and a caller's trace."""
     aiohttp = pytest.importorskip("aiohttp")
@@ -228,6 +269,37 @@ def test_jupyter(folder):
     assert "analysis" in data["text/html"]
 
 
+@pytest.mark.parametrize(("at", "library"), [(0, "loguru"), (1, "structlog")])
+def test_other_libraries_for_logs(folder, at, library):
+    """Fields, context and exception of a record arrive, within the trace."""
+    pytest.importorskip(library)
+    run(programs("What other libraries write")[at] + OTHERS_MORE[library], folder)
+
+    database = folder / "runs" / "telemetry.db"
+    found = rows(database, "SELECT level, msg, json_extract(extras, '$.number'), exc FROM logs ORDER BY seq")
+    assert [row[:3] for row in found] == [("info", "paid", 7), ("error", "refused", 8)]
+    assert found[1][3].endswith("KeyError: 'bank'")
+    assert rows(database, "SELECT count(*) FROM logs JOIN traces USING (trace_id)") == [(2,)]
+
+
+OTHERS_MORE = {
+    "loguru": """
+    with logger.contextualize(number=8):
+        try:
+            raise KeyError("bank")
+        except KeyError:
+            logger.exception("refused")
+""",
+    "structlog": """
+    with structlog.contextvars.bound_contextvars(number=8):
+        try:
+            raise KeyError("bank")
+        except KeyError:
+            structlog.get_logger("shop").exception("refused")
+""",
+}
+
+
 @pytest.mark.parametrize("text", [text for title in SECTIONS for text in programs(title)])
 def test_every_program_is_python(text):
     """And imports what there is."""
@@ -242,11 +314,13 @@ def test_every_program_is_run():
     assert {title: len(programs(title)) for title in SECTIONS if programs(title)} == {
         "FastAPI, Starlette, any ASGI": 1,
         "Flask, any WSGI": 1,
+        "Django": 1,
         "aiohttp": 1,
         "Metrics": 1,
         "Cron jobs": 1,
         "Workers: Celery, APScheduler, pools": 3,
         "pytest": 2,
         "Jupyter": 1,
+        "What other libraries write": 2,
     }
     assert asyncio.iscoroutinefunction(test_fastapi)

@@ -178,6 +178,15 @@ def test_instruments_are_light():
     assert HEAVY.isdisjoint(done.stdout.split())
 
 
+def test_importing_the_instruments_compiles_and_reads_little():
+    """What finds secrets is compiled where logging is configured, and files are handled by what opens them."""
+    script = "import sys; from hearthnet.observability import get_logger, metrics, trace; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    later = {"display", "files", "observability.redaction.shapes", "observability.redaction.values"}
+    assert {f"hearthnet.{name}" for name in later}.isdisjoint(done.stdout.split())
+
+
 def test_help_is_light():
     """`hearthnet --help` imports no command, no framework and no store."""
     script = "import sys\nfrom hearthnet.cli.main import _run\n_run(['--help'])\nprint('\\n', ' '.join(sys.modules))"

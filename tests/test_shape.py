@@ -51,6 +51,7 @@ BESIDE_THE_ROOMS = {
     "scripts": "the rooms of scripts/",
     "observability/store/test_views.py": "the views are SQL in migrations/",
     "test_docs.py": "the documentation",
+    "test_docs_collector.py": "docs/opentelemetry.md",
     "test_docs_library.py": "the programs in the documentation of the library",
     "test_integrations.py": "docs/integrations.md",
     "test_layers.py": "imports between all modules",

@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -65,6 +66,7 @@ def keys_present(config: Config, _: CapabilityBus | None) -> CheckResult:
 def _no_key(config: Config, path: Path, target: str | None) -> CheckResult:
     if target is not None:
         return found(False, f"{path} is a link to {target}, which does not exist", f"ls -la {_quoted(path.parent)}")
+    import_module("cryptography")  # without the extra this is no node: the finding is then that it is missing
     # A new key is not a member of the communities here; after `init` this warning would come too late.
     others = len(list((config.community.state_dir or Path()).glob(f"*/{MANIFEST_FILE}")))
     known = f"; better restore a backup: a new key is not a member of the {counted(others, 'community folder')} here"
@@ -100,6 +102,7 @@ def keys_loadable(config: Config, _: CapabilityBus | None) -> CheckResult:
         keys = KeyPair.load(directory)
     except IdentityError as error:
         if isinstance(error.__cause__, FileNotFoundError):
+            import_module("cryptography")  # as above
             return found(False, "no device key to load: see keys_present", "hearthnet init")
         if isinstance(error.__cause__, OSError):
             return found(False, error.message, f"ls -la {_quoted(directory)}")

@@ -119,10 +119,11 @@ class Group(click.Group):
         """Returns the arguments to take instead of `args`, which begin with no command.
 
         Raises:
-            click.UsageError: raised when there are none; it suggests the commands that are spelled alike.
+            click.UsageError: raised when there are none, or an option is unknown; it suggests the commands that are
+                spelled alike.
         """
-        if args[0].startswith("-"):
-            return args
+        if args[0].startswith("-"):  # click itself would show the help, and not say which option is wrong
+            raise click.NoSuchOption(args[0], ctx=ctx)
         import difflib
 
         alike = difflib.get_close_matches(args[0], self.list_commands(ctx)) or self.found_below(ctx, args[0])

@@ -10,7 +10,7 @@ from hearthnet import __version__
 from hearthnet.cli.main import console, json_option, print_json, print_plain, printable, table, where_option
 from hearthnet.constants import DATABASE
 from hearthnet.display import counted, size
-from hearthnet.errors import StoreError
+from hearthnet.errors import IdentityError, StoreError
 from hearthnet.moments import duration
 
 if TYPE_CHECKING:
@@ -69,7 +69,13 @@ def _from_disk(where: Locations) -> dict[str, Any]:
     from hearthnet.identity.keys import KeyPair, short_id
     from hearthnet.locations import disk_use
 
-    keys = KeyPair.load(where.keys_dir)
+    try:
+        keys = KeyPair.load(where.keys_dir)
+    except IdentityError as error:
+        if not (isinstance(error.__cause__, FileNotFoundError) and (where.data_dir / DATABASE).exists()):
+            raise
+        hint = f"{error.hint}; what programs recorded here: hearthnet autopsy, hearthnet trace recent"
+        raise IdentityError(error.message, hint=hint) from error
     directory = community_dir(where.state_dir, where.community_id or keys.node_id)
     community = signed_community(directory)
     if community is None:

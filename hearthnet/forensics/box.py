@@ -35,6 +35,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from hearthnet.files import open_file
 from hearthnet.forensics.frames import FRAME, FRAME_FIELDS, FRAME_MAGIC, pack
+from hearthnet.forensics.marks import ENTRY_BYTES, SPAN, SPAN_AT, TRACE, TRACE_MARK_AT
 from hearthnet.forensics.model import OomKills, Vitals
 from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 
@@ -86,18 +87,6 @@ VITALS: Final = struct.Struct("<IqqqiqffII8xI")
 _VITALS_1: Final = struct.Struct("<IqqqiqffI")  # without spare bytes
 ENTRIES: Final = 4_096
 PROGRAM_ENTRIES: Final = 64  # of a program that is no node
-ENTRY_BYTES: Final = 160
-CAPABILITY_BYTES: Final = 64  # a longer name is cut in the table
-# trace id, capability, started (UTC us), started (monotonic ns), 1 while in flight. The mark is last: struct clears the
-# slot first and fills it in order, so a marked slot is complete.
-TRACE: Final = struct.Struct(f"<26s{CAPABILITY_BYTES}sqqB")
-TRACE_MARK_AT: Final = TRACE.size - 1
-# The same with the span's part cleared before the mark is set.
-ENTRY: Final = struct.Struct(f"{TRACE.format}53x")
-# name, started (monotonic ns), 1 while a span is open
-SPAN: Final = struct.Struct("<44sqB")
-SPAN_AT: Final = TRACE.size
-SPAN_MARK_AT: Final = TRACE.size + SPAN.size - 1
 _FRAME_1: Final = struct.Struct("<4sIQ")  # magic, length, ordinal; the checksum follows the payload
 MAX_PAYLOAD_BYTES: Final = 64 * 1024  # several times the largest row: a greater length is corrupt
 NODE: Final = 1

@@ -149,7 +149,7 @@ def print_report(request: Request, out: TextIO) -> int:
         hint = (
             "run as the user who owns the files"
             if is_closed
-            else "start the node once, hearthnet run, or pass the folder of telemetry.db"
+            else "start the node once, hearthnet run, or pass the folder that a program records in"
         )
         return _print_error("no run was found in these files", hint)
     return EXIT_FINE if verdict.cause in ("clean_stop", "running", "imported") else EXIT_DIED

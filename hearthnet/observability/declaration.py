@@ -6,12 +6,11 @@ cannot be on the page even so has a `problem`.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
 from math import inf, isnan
-from typing import Final
+from typing import Final, NamedTuple
 
 from hearthnet.observability.records.record import clean_text, error_text, is_a, safe_text
+from hearthnet.observability.redaction.expressions import Expression
 
 __all__ = ["MAX_LABEL_BYTES", "Declaration", "declare", "label_value", "printable"]
 
@@ -22,13 +21,12 @@ _MAX_DOC_BYTES: Final = 1_024
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 # Line and paragraph separators, and control characters but the line feed, which the format escapes: some scrapers
 # split the page at them.
-_UNSAFE: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_NO_NAME_CHARS: Final = re.compile(r"[^a-zA-Z0-9_:]|\A[0-9]")
-_NO_LABEL_CHARS: Final = re.compile(r"[^a-zA-Z0-9_]|\A[0-9]")
+_UNSAFE: Final = Expression("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_NO_NAME_CHARS: Final = Expression(r"[^a-zA-Z0-9_:]|\A[0-9]")
+_NO_LABEL_CHARS: Final = Expression(r"[^a-zA-Z0-9_]|\A[0-9]")
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(NamedTuple):
     """What a program declared, as the page can have it.
 
     Attributes:
@@ -36,7 +34,7 @@ class Declaration:
         name: as on the page.
         labels: their names on the page.
         buckets: of a histogram, its upper bounds, rising, without infinity.
-        doc: one sentence for the page.
+        text: one sentence for the page, as the program wrote it.
         spelled: the names of the labels as the program spells them.
         problem: why it cannot be on the page; empty: it can.
     """
@@ -45,14 +43,24 @@ class Declaration:
     name: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    doc: str = field(default="", compare=False)
-    spelled: tuple[str, ...] = field(default=(), compare=False)
+    text: str = ""
+    spelled: tuple[str, ...] = ()
     problem: str = ""
+
+    @property
+    def doc(self) -> str:
+        """The sentence as the page can have it: cleaned when a page is made, since modules declare at import."""
+        return printable(clean_text(self.text, _MAX_DOC_BYTES))
 
     @property
     def key(self) -> str:
         """The name without a counter's ending: with and without it, it is one metric."""
         return self.name.removesuffix("_total")
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells it from other declarations: all but the sentence and the program's spelling of labels."""
+        return self.kind, self.name, self.labels, self.buckets, self.problem
 
     def is_same(self, other: Declaration) -> bool:
         """Returns whether both declare one metric, with or without a counter's ending."""
@@ -60,12 +68,12 @@ class Declaration:
 
     def refused(self, problem: str) -> Declaration:
         """Returns the same with a problem."""
-        return replace(self, problem=problem)
+        return self._replace(problem=problem)
 
 
 def declare(kind: str, name: object, doc: object, labels: object, buckets: object) -> Declaration:
     """Returns the declaration with names that the page can have. Never raises: see `Declaration.problem`."""
-    text = "" if doc is None else printable(clean_text(doc, _MAX_DOC_BYTES))
+    text = "" if doc is None else safe_text(doc, 2 * _MAX_DOC_BYTES)
     try:
         shown = _shown_name(name)
         spelled = _names(labels)
@@ -73,7 +81,7 @@ def declare(kind: str, name: object, doc: object, labels: object, buckets: objec
         problem = _problem(kind, safe)
         bounds = _bounds(buckets) if kind == "histogram" else ()
     except Exception as error:  # whatever a program passes instead of names and numbers  # noqa: BLE001
-        return Declaration(kind, safe_text(name, MAX_LABEL_BYTES), doc=text, problem=error_text(error))
+        return Declaration(kind, safe_text(name, MAX_LABEL_BYTES), text=text, problem=error_text(error))
     return Declaration(kind, shown, safe, bounds, text, spelled, problem)
 
 

@@ -21,7 +21,6 @@ from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
 from math import inf
@@ -298,7 +297,6 @@ class Around:
         return cast("F", called)
 
 
-@dataclass(frozen=True, slots=True)
 class Hooks:
     """Called with the metric's name.
 
@@ -307,8 +305,11 @@ class Hooks:
         misuse: for each call that was refused, with the method's name and the error.
     """
 
-    overflow: Callable[[str], None]
-    misuse: Callable[[str, str, Exception], None]
+    __slots__ = ("misuse", "overflow")
+
+    def __init__(self, overflow: Callable[[str], None], misuse: Callable[[str, str, Exception], None]) -> None:
+        self.overflow = overflow
+        self.misuse = misuse
 
 
 class Instrument(Series, Generic[S]):
@@ -319,18 +320,23 @@ class Instrument(Series, Generic[S]):
     def __init__(self, declaration: Declaration, hooks: Hooks) -> None:
         self.declaration: Final = declaration
         self.name: Final = declaration.name
-        self.doc: Final = declaration.doc
         self.label_names: Final = declaration.labels
         self.buckets: Final = declaration.buckets
         self._hooks: Final = hooks
         self._lock = threading.RLock()
         self._allowed: dict[str, set[str]] = {}
+        self._uncleaned: dict[str, list[str]] = {}  # values that were allowed since
         self._series: dict[tuple[str, ...], S] = {}
         self._children: dict[tuple[object, ...], S] = {}  # the same, by the callers' spelling
         self._undeclared = 0  # series with an undeclared value
         super().__init__(_Labelled() if self.label_names else self._lock, self._misused, declaration.buckets)
         self._unshown = self._new()  # for callers with wrong labels
         tracked.add(self)
+
+    @property
+    def doc(self) -> str:
+        """One sentence for the page."""
+        return self.declaration.doc
 
     @abstractmethod
     def _new(self) -> S:
@@ -347,9 +353,9 @@ class Instrument(Series, Generic[S]):
         label = dict(zip(self.declaration.spelled, self.label_names, strict=True)).get(label, label)
         if label not in self.label_names:
             return self._misused("allow", self._wrong_labels())
-        declared = {label_value(value) for value in values}
+        declared = [value if type(value) is str else label_value(value) for value in values]
         with self._lock:
-            self._allowed.setdefault(label, {OTHER}).update(declared)
+            self._uncleaned.setdefault(label, []).extend(declared)
             self._children.clear()  # what was `other` until now may have its own series from now on
         return None
 
@@ -370,7 +376,7 @@ class Instrument(Series, Generic[S]):
         return self._find_child(values) if child is None else child
 
     def _wrong_labels(self) -> ValueError:
-        return ValueError(f"the labels are {', '.join(self.label_names) or 'none'}")
+        return ValueError(f"its labels are: {', '.join(self.label_names) or 'none'}")
 
     def _find_child(self, values: tuple[object, ...]) -> S:
         if not values or len(values) != len(self.label_names):
@@ -394,14 +400,26 @@ class Instrument(Series, Generic[S]):
     def _kept(self, label: str, value: object) -> str:
         """Returns a label's value as its series has it."""
         text = label_value(value)
-        allowed = self._allowed.get(label)
+        allowed = self._allowed_of(label)
         if allowed is not None:  # what the program itself declares is no secret
             return text if text in allowed else OTHER
         return REDACTED if is_told(label, text) else text
 
     def _declared(self, label: str, value: str) -> str:
         """Returns a label's value where there is no space for new ones: only a declared value stays."""
-        return value if value in self._allowed.get(label, ()) else OTHER
+        return value if value in (self._allowed_of(label) or ()) else OTHER
+
+    def _allowed_of(self, label: str) -> set[str] | None:
+        """Returns the declared values of a label, if it has any.
+
+        They are cleaned here, not by `allow`: modules call that at import, where nothing is compiled yet.
+        """
+        if label in self._uncleaned:
+            with self._lock:
+                if (added := self._uncleaned.get(label)) is not None:
+                    self._allowed.setdefault(label, {OTHER}).update(map(label_value, added))
+                    self._uncleaned.pop(label, None)  # last: another thread waits for the lock as long as it is there
+        return self._allowed.get(label)
 
     def _is_declared(self, values: tuple[str, ...]) -> bool:
         return all(self._declared(name, value) == value for name, value in zip(self.label_names, values, strict=True))

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from hearthnet.files import replace_readable
 from hearthnet.observability.callback import Callback, call_all
 from hearthnet.observability.declaration import Declaration, declare
 from hearthnet.observability.instrument import Counter, Gauge, Histogram, Hooks, Instrument
@@ -28,6 +26,8 @@ from hearthnet.observability.records.results import RESULTS
 from hearthnet.observability.runtime import runtime
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hearthnet.observability.scrape import Registry
 
 __all__ = [
@@ -68,7 +68,7 @@ log = get_logger(__name__)
 AnInstrument = TypeVar("AnInstrument", bound=Instrument[Any])
 
 _instruments: dict[str, Instrument[Any]] = {}
-_refused: dict[Declaration, Instrument[Any]] = {}  # declarations that cannot be on the page
+_refused: dict[tuple[object, ...], Instrument[Any]] = {}  # declarations that cannot be on the page
 _misused: set[tuple[str, str, str]] = set()  # what was logged
 _on_scrape: list[Callback[object]] = []
 runtime.at_fork(_misused.clear)
@@ -85,10 +85,10 @@ def _declare(make: type[AnInstrument], name: str, doc: str, labels: object, buck
             return known
         if known is not None:
             declared = declared.refused(f"it is declared already, as a {known.kind} with labels {known.label_names}")
-        refused = _refused.get(declared)
+        refused = _refused.get(declared.identity)
         if isinstance(refused, make):
             return refused
-        made = _refused[declared] = make(declared, _hooks)
+        made = _refused[declared.identity] = make(declared, _hooks)
     if not disabled():
         _tell_refused(declared)
     return made
@@ -154,8 +154,8 @@ def _begin_anew(registry: Registry | None) -> None:
     runtime.registry = registry
     for instrument in list(_instruments.values()):
         instrument.begin_anew()
-    for declared in list(_refused) if registry is not None else ():
-        _tell_refused(declared)
+    for refused in list(_refused.values()) if registry is not None else ():
+        _tell_refused(refused.declaration)
 
 
 runtime.at_reset(lambda: _begin_anew(None))
@@ -227,6 +227,10 @@ def write_textfile(path: str | Path) -> bool:
             raise ValueError("the collector takes files that end in .prom")
         if runtime.registry is None:
             raise ValueError("metrics are disabled")
+        # Late: no other call needs files, and importing `pathlib` takes longer than this module.
+        from pathlib import Path
+
+        from hearthnet.files import replace_readable
         from hearthnet.observability import scrape
 
         text = scrape.page(scrape.Registry(is_empty=True), _shown(is_own=True), scrape.TEXT)

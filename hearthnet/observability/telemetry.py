@@ -38,6 +38,7 @@ from hearthnet.forensics import box as layout
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
 from hearthnet.observability.logs.console import Mode, check_mode
+from hearthnet.observability.process import uncaught
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import TraceRecord
@@ -193,14 +194,16 @@ class Telemetry:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        uncaught.record(error)
         self.close()
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.start)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        uncaught.record(error)
         await asyncio.to_thread(self.close)
 
     def start(self) -> None:
@@ -293,7 +296,7 @@ class Telemetry:
         settings = read(endpoint, os.environ)
         if settings is not None:
             redaction.register_secrets(settings.secrets())
-            wake = partial(thread.pacer.wake, at_once=True, skip_gap=True)
+            wake = partial(thread.pacer.wake, at_once=True, skip_gap=True, one_commit=True)
             exporter = Exporter(thread.path, settings, thread.cursors, wake, self.run_id)
             exporter.start()
             self._exporter = exporter
@@ -308,10 +311,12 @@ class Telemetry:
     def close(self) -> None:
         """Commits the rest and marks the run clean, within 2 s; later records stay in memory. Idempotent.
 
-        Traces that have not ended are recorded as `interrupted`.
+        The exception that ends the program is recorded before. Traces that have not ended are recorded as
+        `interrupted`.
         """
         if not self._is_open or os.getpid() != self._pid:  # a forked child has nothing to close
             return
+        uncaught.record(uncaught.of_program())
         self._is_open = False
         atexit.unregister(self.close)
         _hand_on(None)

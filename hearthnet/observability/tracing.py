@@ -16,23 +16,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Token
 from functools import partial
 from operator import index
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 from hearthnet import observability
-from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_RING_BUFFER
+from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.observability.records.context import collector, current, innermost
-from hearthnet.observability.records.record import TraceRecord, clean_text, is_a, safe_text
+from hearthnet.observability.records.record import TraceRecord, is_a
 from hearthnet.observability.records.results import OK, is_failure, result_of
-from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime
+from hearthnet.observability.traces.begin import new_trace
 from hearthnet.observability.traces.span import OpenTrace, Root, Span, innermost_root, quoted_name, span, step_out
-from hearthnet.observability.traces.trace import Trace, begin
-
-if TYPE_CHECKING:
-    from ulid import ULID
+from hearthnet.observability.traces.trace import Trace
 
 __all__ = [
     "Span",
@@ -48,45 +46,13 @@ __all__ = [
     "trace",
 ]
 
-_MAX_NAMES: Final = 1_024
+_MISSING: Final = Token.MISSING
+# Bound once: a method of a name that is imported is bound anew at each call.
+_scope: Final = current.get
+_reset_scope: Final = current.reset
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def new_trace(capability: str, *, trace_id: str | ULID | None = None, parent_id: str | None = None) -> Trace:
-    """Starts a trace and makes it current; `detach` ends it.
-
-    Args:
-        capability: its name; a version behind `@` becomes the trace's version.
-        trace_id: the caller's id, a ULID in upper or lower case. Anything else is replaced by a fresh one.
-        parent_id: the caller's span.
-
-    Returns:
-        The trace. Used with `with`, it detaches by itself and takes its result from an exception that leaves.
-    """
-    try:
-        name, version, encoded = _names[capability]
-    except (KeyError, TypeError):  # new, or no text
-        name, version, encoded = _learn(capability)
-    trace = begin(name, version, encoded, trace_id, parent_id)
-    trace.token = current.set(trace)
-    return trace
-
-
-_names: dict[str, tuple[str, str | None, bytes]] = {}  # of capabilities: as passed, and as recorded
-on_change(_names.clear)
-
-
-def _learn(capability: object) -> tuple[str, str | None, bytes]:
-    text, _, version = clean_text(capability, 2 * MAX_CAPABILITY_CHARS).partition("@")
-    name = safe_text(text, MAX_CAPABILITY_CHARS)
-    found = name, safe_text(version, MAX_CAPABILITY_CHARS) if version else None, name.encode()
-    if type(capability) is str:
-        if len(_names) >= _MAX_NAMES:
-            _names.clear()
-        _names[capability] = found
-    return found
 
 
 def attach(trace: Trace | None) -> None:
@@ -115,12 +81,12 @@ def detach() -> None:
     For a trace that was attached, or inherited with a copied context, it only restores. Without one it does nothing.
     An exception on its way out of the `try … finally` around this call sets the result, if nothing else did.
     """
-    scope: Any = current.get()  # tracing sets only its own scopes
+    scope: Any = _scope()  # tracing sets only its own scopes
     if type(scope) is not Trace:
         _detach_around(innermost_root())
     elif (token := scope.token) is not None:
         try:
-            current.reset(token)
+            _reset_scope(token)
         except (ValueError, RuntimeError):
             scope.leave()  # of a context that this one is a copy of
         else:
@@ -128,6 +94,8 @@ def detach() -> None:
             if (error := sys.exception()) is not None:
                 scope.fail_on_way(error)
             scope.end()
+            if (outer := token.old_value) is _MISSING or outer is None:  # nothing is around it
+                return
     if current.get() is not None:
         step_out()
 
@@ -227,7 +195,7 @@ class _Call:
 
     __slots__ = ("_begun", "_extras", "_name")
 
-    number = 1  # it records, also outside any trace
+    span_id: Final = "root"  # it records, also outside any trace
 
     def __init__(self, name: str, extras: dict[str, Any]) -> None:
         self._name = name

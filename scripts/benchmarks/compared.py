@@ -12,10 +12,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -39,6 +41,7 @@ _BEGIN: Final = "<!-- measured -->\n"
 _END: Final = "<!-- end -->"
 _SHOWN_LINES: Final = 3
 _SHOWN_CHARS: Final = 120
+_LINE_CHARS: Final = 124
 _TIMEOUT_S: Final = 120
 _ANSI: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -322,8 +325,12 @@ def report(found: dict[str, Measured]) -> str:
             "|---|--:|--:|--:|---|--:|",
             *rows,
             "",
-            f"By `scripts/bench compared`: {versions}; Python {platform.python_version()}. CPU time of",
-            "bursts of twenty orders, 250 a second: the median of three processes, and their range.",
+            textwrap.fill(
+                f"By `scripts/bench compared`, {_today()}, {os.cpu_count()} cores: {versions}; Python "
+                f"{platform.python_version()}. CPU time of bursts of twenty orders, 250 a second: the median of three "
+                "processes, and their range.",
+                _LINE_CHARS,
+            ),
             "",
             "## What one sees on a terminal",
             "",
@@ -333,6 +340,12 @@ def report(found: dict[str, Measured]) -> str:
             "",
         ]
     )
+
+
+def _today() -> str:
+    """Returns the day in words: 1 December 2026."""
+    today = datetime.now().astimezone()
+    return f"{today.day} {today:%B %Y}"
 
 
 def _count(numbers: set[int]) -> str:

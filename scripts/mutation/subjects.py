@@ -62,12 +62,14 @@ SUBJECTS = {
             "test_logging_limited.py",
             "test_logging_properties.py",
             "test_logging.py",
+            "test_logging_others.py",
         ),
     ),
     "box": Subject(
         ("records/blackbox.py", "records/box_file.py"),
         (
             "records/test_box_file.py",
+            "records/test_blackbox_moves.py",
             "records/test_blackbox.py",
             "records/test_populate_pages.py",
             "records/test_recorder_buffer.py",

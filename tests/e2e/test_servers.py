@@ -129,8 +129,11 @@ def test_both_workers_of_uvicorn_are_in_sql_while_they_live(serving, observabili
         wait_until(lambda: answer() and len(calls) == 2)
         wait_until(lambda: served(observability) == (calls, calls))
 
+    with telemetry.open(observability):  # of a run that could not commit its end in time, the box has it
+        pass
     path = observability.data_dir / telemetry.DATABASE
-    assert rows(path, "SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", 2)]
+    ends = rows(path, "SELECT end_reason, count(*) FROM runs WHERE pid <> ? GROUP BY 1", os.getpid())
+    assert ends == [("clean", 2)]
     assert rows(path, "SELECT count(*) - count(DISTINCT run_id || number) FROM traces") == [(0,)]
 
 

@@ -44,8 +44,9 @@ def content(tmp_path_factory) -> bytes:
     for seq in range(1, 2_001):
         box.append_trace(trace_record(seq, padding=seq % 97))
         box.append_log(log_record(seq))
-    box.begin(RUN, "llm.chat", 5, 6)
+    slot = box.begin(RUN, "llm.chat", 5, 6)
     bytes_of = path.read_bytes()
+    box.end(slot)
     box.close(remove=True)
     return bytes_of
 
@@ -99,7 +100,7 @@ def test_table_that_is_full_counts_and_goes_on(tmp_path):
     box.end(places[0])
     places.append(box.begin(RUN, "last.one", 1, 1))
 
-    assert places[layout.ENTRIES : layout.ENTRIES + 2] == [-1, -1]
+    assert places[layout.ENTRIES : layout.ENTRIES + 2] == [None, None]
     found = layout.read_box(path)
     assert (len(found.in_flight), found.overflow, box.overflow) == (layout.ENTRIES, 2, 2)
     assert "last.one" in {entry.capability for entry in found.in_flight}

@@ -158,6 +158,20 @@ def test_file_that_is_not_a_database_is_reported(tmp_path, content, state):
     assert judge(case).cause == "unknown"
 
 
+def test_schema_with_a_flipped_bit_costs_no_row(program):
+    """SQLite cites it in words that are no text; the rows are carved from their pages."""
+    base = program(40, "stop")
+    path = base / "data" / "telemetry.db"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"CREATE TABLE traces") + len("CREATE T")] ^= 0x80
+    path.write_bytes(content)
+
+    case = gather(base / "data")
+
+    assert states(case)["database"] == "damaged"
+    assert sum(entry.kind == "trace" and entry.source == "database" for entry in case.entries) >= 40
+
+
 def test_database_of_another_program_or_a_newer_one(program, tmp_path):
     """A foreign database is not read; a newer one is read by the columns it still has."""
     other = tmp_path / "other"
@@ -348,6 +362,7 @@ with telemetry.open(sys.argv[1], console="off") as t:
     worker = multiprocessing.get_context("fork").Process(target=get_logger("app").info, args=("worked",))
     worker.start()
     worker.join()
+    get_logger("app").info("joined")  # a sign of life: the sampler's may be older than the worker
     os.write(1, t.run_id.encode())
     os.kill(os.getpid(), 9)
 """

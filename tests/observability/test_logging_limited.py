@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from support.log_clock import CLOCKED
 from support.reading import log_lines
 from support.threads import at_once
 
@@ -76,7 +77,7 @@ def test_count_of_a_storm_that_has_ended_is_logged_like_that_of_any_message(line
 def test_count_waits_until_the_keys_time_is_over(lines, noisy, monkeypatch):
     """Within the second of the record that passed, and in the one that its time ends in, no other record follows."""
     wall = [1_790_000_000_400_000_000]
-    for module in (node_logging, adapters):
+    for module in (*CLOCKED, adapters):
         monkeypatch.setattr(module, "time_ns", lambda: wall[0])
     for _ in range(3):
         noisy.warning("storm")
@@ -223,7 +224,7 @@ def test_limited_messages_that_are_forgotten_are_counted(lines, noisy, monkeypat
 def test_budget_of_the_message_holds_besides(lines, now, monkeypatch):
     """More keys in a second than the message's budget: the records and counts still add up, in lines and rows."""
     wall = [1_790_000_000_000_000_000]
-    for module in (node_logging, adapters):
+    for module in (*CLOCKED, adapters):
         monkeypatch.setattr(module, "time_ns", lambda: wall[0])
     monkeypatch.setattr(messages, "LINES_A_SECOND", 20)
     noisy = RateLimitedLogger(NAME, clock=lambda: now[0])

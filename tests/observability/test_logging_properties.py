@@ -17,7 +17,7 @@ from hearthnet.constants import MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.logs.daily_file import log_paths
-from hearthnet.observability.logs.messages import _OWN_KEYS
+from hearthnet.observability.logs.messages import OWN_KEYS
 from hearthnet.observability.redaction.rules import is_secret, scrub
 from hearthnet.observability.runtime import runtime
 
@@ -137,7 +137,7 @@ plain = st.one_of(
     st.none(),
 )  # fmt: skip
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(
-    lambda name: not is_secret(name) and scrub(name) == name and name not in _OWN_KEYS
+    lambda name: not is_secret(name) and scrub(name) == name and name not in OWN_KEYS
 )
 
 

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from support.log_clock import set_log_clock
 from support.reading import sample
 
 from hearthnet.observability import get_logger, telemetry, trace
@@ -100,7 +101,7 @@ def test_lag_of_a_store_that_is_held(observability):
 
 def test_records_that_sampling_held_back_are_counted(observability, monkeypatch):
     """The counter equals the rows' `repeats` by level, also when the page is read twice."""
-    monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_000_000_000)
     with telemetry.open(observability):
         for _ in range(messages.ROWS_A_SECOND + 30):
             log.info("again")
@@ -117,7 +118,7 @@ def test_records_that_sampling_held_back_are_counted(observability, monkeypatch)
 
 def test_repeats_of_a_store_opened_again_are_not_counted_twice(observability, monkeypatch):
     """The counter belongs to the process: reopening adds only new repeats."""
-    monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_000_000_000)
     for expected in (5, 10):
         with telemetry.open(observability):
             for _ in range(messages.ROWS_A_SECOND + 5):
@@ -128,7 +129,7 @@ def test_repeats_of_a_store_opened_again_are_not_counted_twice(observability, mo
 
 def test_what_a_trace_kept_is_not_held_back(observability, monkeypatch):
     """A record that is stored because its trace failed is not a repeat."""
-    monkeypatch.setattr(node_logging, "time_ns", lambda: 1_790_000_000_000_000_000)
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_000_000_000)
     with telemetry.open(observability):
         with trace.new_trace("a.b") as failing:
             for _ in range(messages.ROWS_A_SECOND + 5):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -38,8 +39,10 @@ _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chr
 _PROGRAM = next((found for name in _NAMES if (found := shutil.which(name))), "")
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 400, "height": 800}
 PATIENCE_MS = 60_000  # of a machine that is busy with something else
+_WITHOUT = "no Playwright here: it is in the extra dev" if find_spec("playwright") is None else ""
 NEEDS_CHROMIUM = pytest.mark.skipif(
-    not _PROGRAM, reason="no Chromium here; on Debian: apt-get install chromium-headless-shell"
+    bool(_WITHOUT or not _PROGRAM),
+    reason=_WITHOUT or "no Chromium here; on Debian: apt-get install chromium-headless-shell",
 )
 # A browser with windows loads a page of its own for the address bar of each, and starts a process ahead of each load:
 # two thirds of its CPU time. The other names are Playwright's, whose own list this one replaces.

@@ -237,13 +237,22 @@ def _import_all() -> None:
 
     for module in pkgutil.walk_packages(hearthnet.__path__, "hearthnet."):
         if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+            _import(module.name)
     for name in _LATE:
         importlib.import_module(name)
     rules.compile_shapes(())  # `re` has these then
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page
+
+
+def _import(name: str) -> None:
+    """Imports a module; not one of an extra that is not installed, as where the lowest versions are."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("hearthnet"):
+            raise
 
 
 def _become(request: dict, descriptors: list[int]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.marks import ENTRY_BYTES
 
 __all__ = ["FRAME_BEFORE", "HEADER_BEFORE", "old_box", "packed_before"]
 
@@ -42,7 +43,7 @@ def old_box(
     )  # fmt: skip
     page = packed + zlib.crc32(packed).to_bytes(4, "little")
     page = page.ljust(1_024, b"\0") + _COUNTERS.pack(*committed, 0, header.started_ns + 5, ended_us)
-    table = b"".join(map(layout.pack_in_flight, in_flight)).ljust(slots * layout.ENTRY_BYTES, b"\0")
+    table = b"".join(map(layout.pack_in_flight, in_flight)).ljust(slots * ENTRY_BYTES, b"\0")
     return page.ljust(_PAGE, b"\0") + table + _ring(traces, ring) + _ring(logs, ring)
 
 

@@ -11,11 +11,13 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from wsgiref.types import WSGIApplication
 
 from hearthnet import current_trace, fields, get_logger, get_recent, metrics, span, telemetry, trace
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability.logging import Logger, RateLimitedLogger
 from hearthnet.observability.logs.adapters import BoundLogger
+from hearthnet.observability.middleware import WSGIMiddleware, wsgi_metrics
 from hearthnet.observability.telemetry import Telemetry
 from hearthnet.observability.traces.propagation import ContextExecutor, carry
 from hearthnet.observability.tracing import Span, Trace
@@ -31,6 +33,11 @@ jobs = metrics.counter("public_api_jobs_total", "Jobs.", ["result"])
 def function(a: int, b: str = "") -> str:
     """A function."""
     return f"{a}{b}"
+
+
+def wrapped(app: WSGIApplication) -> WSGIApplication:
+    """An application as the standard library declares it, before and after."""
+    return WSGIMiddleware(app, route=lambda environ: environ["PATH_INFO"])
 
 
 @span("coroutine")
@@ -93,6 +100,7 @@ def use() -> None:
         carried: str = carry(function)(2)
         assert (future.result(), carried) == ("1", "2")
     telemetry.keep_open("folder", console="off")
+    assert callable(wrapped(wsgi_metrics))
     traces: list[Trace] = get_recent(5)
     spans: list[Span] = traces[0].spans
     assert isinstance(spans, list)

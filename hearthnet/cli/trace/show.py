@@ -107,7 +107,8 @@ def trace_id_of(where: Locations, reference: str) -> str:
         found = find(where, place, TraceFilter())
         if len(found) < place:
             hint = "hearthnet trace recent lists them"
-            raise HearthNetError(f"there is no trace {reference}: only {counted(len(found), 'trace')}", hint=hint)
+            there_are = f"only {counted(len(found), 'trace')}" if found else "none is recorded there"
+            raise HearthNetError(f"there is no trace {reference}: {there_are}", hint=hint)
         found = found[place - 1 :]
     else:
         begin = reference.upper()

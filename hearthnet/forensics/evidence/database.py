@@ -67,7 +67,7 @@ def read_store(path: Path) -> Store:
                 detail = "; ".join(text for text in (note, damage) if text)
         except OSError as error:
             state, detail = "unreadable", error.strerror or str(error)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where SQLite cites a schema that is no text
             state, detail = "damaged", str(error)
     if state in ("damaged", "foreign") and detail != _FOREIGN:
         state, detail = _add_carved(store, path, wal, state, detail)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from hearthnet import moments
+from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.forensics.box import Frame, fields
 from hearthnet.forensics.model import Entry, ErrorGroup, Minute, Vitals
 
@@ -37,7 +38,7 @@ MAX_TEXT_CHARS: Final = 4_000
 _RING: Final = 10_000  # rows that the store keeps per ring
 _MAX_VITALS: Final = 500
 _OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "exc", "repeats"})
-_DONE: Final = ("hearthnet.trace", "done")  # the line written when a trace ends; the store has no log row for it
+_DONE: Final = (TRACE_LOGGER, DONE)  # the line written when a trace ends; the store has no log row for it
 _MAX_MS: Final = 1e12  # thirty years: a longer duration is invalid
 
 Row = dict[str, Any]

@@ -56,7 +56,7 @@ def _digest(content: str) -> str:
 
 
 def _sections(found: Item) -> Iterable[tuple[str, str]]:
-    yield "In flight when it ended", _in_flight(found["in_flight"])
+    yield "In flight" if found["verdict"] == "running" else "In flight when it ended", _in_flight(found["in_flight"])
     yield "What happened, in UTC", _place("what-happened", found["timeline"])
     yield "Before the end", _place("vitals", found["vitals"][1:])
     yield "Calls a minute, in UTC", _place("minutes", [minute for minute in found["minutes"] if minute["traces"]])

@@ -74,7 +74,7 @@ class Report:
         """Returns all sections that are not empty."""
         sections = [
             ("", self._verdict_lines()),
-            ("In flight when it ended", self._in_flight_lines()),
+            ("In flight" if self._verdict.cause == "running" else "In flight when it ended", self._in_flight_lines()),
             ("Before the end", self._vitals_lines()),
             ("Timeline, newest last; traces at their end", self._timeline_lines()),
             ("Errors", self._error_lines()),
@@ -167,6 +167,8 @@ class Report:
     def _entry_line(self, entry: Entry, program_chars: int, status_chars: int) -> str:
         duration = "" if entry.duration_ms is None else f" {entry.duration_ms:,.1f} ms"
         text = f" {printable(entry.text)}" if entry.text else ""
+        if isinstance(others := entry.extras.get("repeats"), int):  # of a flood most are counted alone
+            text += f", and {others:,} more like it"
         program = printable(self._programs.get(entry.run_id or "", ""))[:program_chars]
         first = f"  {_clock(ended_us(entry))} {program:<{program_chars}}{' ' if program_chars else ''}"
         line = f"{first}{entry.kind:<6} {printable(entry.status):<{status_chars}} {printable(entry.name)}"

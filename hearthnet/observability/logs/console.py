@@ -22,8 +22,8 @@ from typing import Any, Final, Literal, Protocol, get_args
 
 import orjson
 
-from hearthnet.constants import CRASH_LOGGER, LEVELS
-from hearthnet.observability.logs.console_text import TRACE_LOGGER, escaped_json, text_of_line
+from hearthnet.constants import CRASH_LOGGER, LEVELS, TRACE_LOGGER
+from hearthnet.observability.logs.console_text import escaped_json, text_of_line
 from hearthnet.observability.logs.messages import timestamp
 from hearthnet.observability.logs.standard_error import StandardError
 

@@ -17,12 +17,11 @@ from typing import Any, Final
 
 import orjson
 
+from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.display import escaped, needs_quotes, short_floats
 
-__all__ = ["DONE", "TRACE_LOGGER", "escaped_json", "text_of_line"]
+__all__ = ["escaped_json", "text_of_line"]
 
-DONE: Final = "done"
-TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are of traces that have ended
 
 _COLOURS: Final = {"debug": "90", "info": "34", "warning": "33", "error": "31", "critical": "1;31"}
 _DIM, _BOLD, _PLAIN = "2", "1", ""

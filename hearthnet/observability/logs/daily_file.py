@@ -103,21 +103,17 @@ class DailyFile:
         self._day: int | None = None  # days since 1970, UTC; negative before
         self._number = 0  # of the file within its day
         self._unchecked = self._unchecked_lines = 0  # bytes and lines written since the file was checked
-        self._checked_s = 0.0
+        self._checked_s = self._until_s = 0.0
         self._max_bytes = max_bytes
         tracked.add(self)
 
     def write(self, line: bytes, now_s: float) -> None:
         """Appends one line (its newline included), which was made at `now_s` (seconds since 1970)."""
-        day = int(now_s // _DAY_S)
-        if day != self._day:
-            self._roll(day)
-            if self._day is None:  # no file can be opened
-                self._count_lost()
-                return
         self._unchecked += len(line)
-        if self._unchecked >= _CHECK_BYTES or not 0 <= now_s - self._checked_s < _CHECK_S:
-            self._check(now_s)
+        is_checked = self._checked_s <= now_s < self._until_s and self._unchecked < _CHECK_BYTES
+        if not is_checked and not self._is_ready(now_s):
+            self._count_lost()
+            return
         if self._torn:
             line, self._torn = b"\n" + line, False
         try:
@@ -129,6 +125,21 @@ class DailyFile:
         if not complete:  # the disk filled up within the line: the next one must not continue it
             self._torn = True
             self._count_lost()
+
+    def _is_ready(self, now_s: float) -> bool:
+        """Changes to the file of the day, and checks it if it is time for that; returns whether there is a file."""
+        day = int(now_s // _DAY_S)
+        if day != self._day:
+            self._roll(day)
+            if self._day is None:  # none can be opened
+                return False
+        if self._unchecked >= _CHECK_BYTES or not 0 <= now_s - self._checked_s < _CHECK_S:
+            self._check(now_s)
+        with self._lock:  # it may be closed meanwhile
+            # Until then nothing is to be done but to write; never, for a record of another day.
+            is_today = day == self._day and self._checked_s // _DAY_S == day
+            self._until_s = min(self._checked_s + _CHECK_S, (day + 1) * _DAY_S) if is_today else 0.0
+        return True
 
     def limit(self, max_bytes: int) -> None:
         """Bounds all log files together to `max_bytes`."""
@@ -263,7 +274,7 @@ class DailyFile:
         another file's.
         """
         with self._lock:
-            self._day = None
+            self._day, self._until_s = None, 0.0
             if self._fd >= 0:
                 self._count_removed()
                 nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -75,7 +75,7 @@ class _Call:
 
     __slots__ = ("_block", "status")
 
-    number = 1  # it counts, also outside any trace
+    span_id = "a block"  # it counts, also outside any trace
 
     def __init__(self, block: fields) -> None:
         self._block = block

@@ -18,7 +18,9 @@ from copy import copy
 from time import gmtime, strftime, time_ns
 from typing import Any, Final
 
-from hearthnet.constants import CRASH_LOGGER, LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES
+from orjson import dumps
+
+from hearthnet.constants import CRASH_LOGGER, LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES, TRACE_LOGGER
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo, Texts, passed_by, texts_of
 from hearthnet.observability.records.context import Scope, current, innermost
 from hearthnet.observability.records.record import (
@@ -41,6 +43,8 @@ __all__ = [
     "ERROR",
     "INFO",
     "MESSAGE_BYTES",
+    "MS",
+    "OWN_KEYS",
     "WARNING",
     "Entry",
     "Message",
@@ -56,12 +60,15 @@ __all__ = [
     "is_any_dropped",
     "json_text",
     "keep_on",
+    "known_messages",
+    "latest",
     "level_name",
     "messages_with_drops",
     "place",
     "repeats_in",
     "repeats_of",
     "said_once",
+    "start_of",
     "text_of",
     "timestamp",
     "with_repeats",
@@ -78,12 +85,14 @@ _TELLING_CHARS: Final = 100  # of an error's message, for finding it in a traceb
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 
 # Keys of the line or the row itself; a field of that name is stored as `x_<name>`.
-_OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "after_trace", "exc", "repeats"})
-_MS: Final = tuple(b"%03d" % ms for ms in range(1_000))
-_second: tuple[int, bytes] = (-1, b"")
+OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "after_trace", "exc", "repeats"})
+# To format one takes twice as long.
+MS: Final = tuple(b"%03d" % ms for ms in range(1_000))
+# The second of the last line, and how all lines of that second begin.
+latest: Final[list[tuple[int, bytes]]] = [(-1, b"")]
 
-_known: dict[tuple[str, int, str], Message] = {}
-on_change(_known.clear)
+known_messages: Final[dict[tuple[str, int, str], Message]] = {}
+on_change(known_messages.clear)
 _with_drops: dict[Message, None] = {}  # messages with dropped records, in the order of the first drop
 _logged: dict[str, int] = {}  # dropped records that have been logged, by level
 
@@ -94,6 +103,9 @@ class Message:
     Attributes:
         level: its name in lower case.
         is_notable: whether it is a warning or worse.
+        columns: level, logger and text as the row's JSON has them.
+        second: of its budget, since 1970; `lines` and `rows` are how much of it is used.
+        ordinary_a_second: how many lines are within both budgets.
         head: its part of the JSON line, from the end of the time on.
         logger: the logger's name, for the row.
         text: the message, for the row.
@@ -102,8 +114,8 @@ class Message:
     """
 
     __slots__ = (
-        "_hidden", "_lines", "_raw", "_rows", "_rows_a_second", "_second", "_until", "dropped_lines", "dropped_rows",
-        "head", "is_long", "is_notable", "level", "logger", "text", "told",
+        "_hidden", "_raw", "_rows_a_second", "_until", "columns", "dropped_lines", "dropped_rows", "head", "is_long",
+        "is_notable", "level", "lines", "logger", "ordinary_a_second", "rows", "second", "text", "told",
     )  # fmt: skip
 
     def __init__(self, logger: str, levelno: int, text: str) -> None:
@@ -115,10 +127,12 @@ class Message:
         self.told = () if calls[0] == calls_before else self._tells(text)
         self._raw = text
         self._hidden: tuple[Sequence[str], Message] | None = None
-        self._second = -1
+        self.second = -1
         self._until = -1
-        self._lines = self._rows = 0
+        self.lines = self.rows = 0
         self._rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
+        is_ordinary = logger != TRACE_LOGGER  # whose records have no row
+        self.ordinary_a_second = min(LINES_A_SECOND, self._rows_a_second) if is_ordinary else 0
         self.dropped_lines = self.dropped_rows = 0
 
     def _write(self, text: str) -> None:
@@ -127,6 +141,7 @@ class Message:
             self.level.encode(), encode_value(self.logger), json_text(safe),
         )  # fmt: skip
         self.text = safe_text(safe, MESSAGE_BYTES)
+        self.columns = dumps([self.level, self.logger, self.text])[1:-1]
         self.is_long = len(safe) > MESSAGE_BYTES // 4
 
     def _tells(self, text: str) -> tuple[str, ...]:
@@ -151,19 +166,19 @@ class Message:
 
     def admit_line(self, second: int) -> bool:
         """Returns whether one more line this second is within the budget; if not, counts it and its row as dropped."""
-        if second != self._second:
-            self._second = second
-            self._lines = self._rows = 0
-        self._lines += 1
-        if self._lines <= LINES_A_SECOND:
+        if second != self.second:
+            self.second = second
+            self.lines = self.rows = 0
+        self.lines += 1
+        if self.lines <= LINES_A_SECOND:
             return True
         self.drop(1, 1)
         return False
 
     def admit_row(self) -> bool:
         """Returns whether one more row in the second of `admit_line` is within the budget."""
-        self._rows += 1
-        return self._rows <= self._rows_a_second
+        self.rows += 1
+        return self.rows <= self._rows_a_second
 
     def drop_row(self) -> None:
         """Counts one dropped row."""
@@ -183,7 +198,7 @@ class Message:
 
     def has_drops_before(self, now_second: int | None) -> bool:
         """Returns whether records were dropped in a second other than `now_second`, and no key's time is under way."""
-        if self.dropped_rows == 0 or self._second == now_second:
+        if self.dropped_rows == 0 or self.second == now_second:
             return False
         # A clock that was set back must not keep the count for long.
         return now_second is None or not 0 <= self._until - now_second <= _MAX_WAIT_S
@@ -211,12 +226,12 @@ def find(logger: str, levelno: int, text: str) -> Message:
     """Returns the message, made on first use."""
     if len(text) > 4 * MESSAGE_BYTES:
         text = safe_text(text, 4 * MESSAGE_BYTES)
-    message = _known.get((logger, levelno, text))
+    message = known_messages.get((logger, levelno, text))
     if message is None:
         message = Message(logger, levelno, text)
-        if len(_known) >= _MAX_REMEMBERED:
-            _known.clear()  # those with dropped records stay in `_with_drops`
-        _known[logger, levelno, text] = message
+        if len(known_messages) >= _MAX_REMEMBERED:
+            known_messages.clear()  # those with dropped records stay in `_with_drops`
+        known_messages[logger, levelno, text] = message
     return message
 
 
@@ -261,7 +276,7 @@ def level_name(levelno: int) -> str:
 def forget() -> None:
     """Forgets all messages, budgets, limits and counts."""
     forget_keys()
-    _known.clear()
+    known_messages.clear()
     _with_drops.clear()
     _logged.clear()
 
@@ -381,13 +396,18 @@ def repeats_of(message: Message, count: int, now_ns: int) -> tuple[bytes, LogVal
 
 
 def timestamp(now_ns: int) -> bytes:
-    """Returns the start of a line: UTC in milliseconds. Caches the part down to the second."""
-    global _second
-    second, rest = divmod(now_ns, 1_000_000_000)
-    kept = _second
-    if kept[0] != second:
-        kept = _second = (second, strftime('{"ts":"%Y-%m-%dT%H:%M:%S.', gmtime(second)).encode())
-    return kept[1] + _MS[rest // 1_000_000]
+    """Returns the start of a line: UTC in milliseconds."""
+    ms = now_ns // 1_000_000
+    second = ms // 1_000
+    kept = latest[0]
+    return (kept[1] if kept[0] == second else start_of(second)) + MS[ms % 1_000]
+
+
+def start_of(second: int) -> bytes:
+    """Returns the start of a line down to the second, and remembers it."""
+    start = strftime('{"ts":"%Y-%m-%dT%H:%M:%S.', gmtime(second)).encode()
+    latest[0] = second, start
+    return start
 
 
 def text_of(msg: object, args: Any) -> str:
@@ -445,7 +465,7 @@ def new_entry(
         if extra is None:
             return Entry(message, b"{}", None, now_ns, made, repeats)
         encoded = encode_plain(extra)
-        if encoded is not None and _OWN_KEYS.isdisjoint(extra):  # type: ignore[arg-type]  # a dictionary, then
+        if encoded is not None and OWN_KEYS.isdisjoint(extra):  # type: ignore[arg-type]  # a dictionary, then
             return Entry(message, encoded, None, now_ns, made, repeats)
     (extras, exc), told = told_throughout(lambda: _encoded(extra, said), message.told)
     return Entry(message.without(told), extras, exc, now_ns, made, repeats)
@@ -516,7 +536,7 @@ def _renamed(extras: Mapping[Any, Any]) -> dict[str, Any]:
         if type(value) is Repeats:
             continue
         name = clean_text(key)
-        while name in _OWN_KEYS or name in renamed or (name != key and name in extras):
+        while name in OWN_KEYS or name in renamed or (name != key and name in extras):
             name = f"x_{name}"
         renamed[name] = value
     return renamed

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from hearthnet.display import short_floats
+from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.observability.logs.messages import (
     Entry,
     Place,
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import logging
 
 __all__ = [
-    "DONE",
-    "TRACE_LOGGER",
     "add_fields",
     "created_ns",
     "done_text",
@@ -41,9 +39,6 @@ __all__ = [
     "without_secrets",
 ]
 
-DONE: Final = "done"
-TRACE_LOGGER: Final = "hearthnet.trace"  # its "done" lines are written to the JSON log alone: the trace has a row
-
 _FIRST_S: Final = -62_135_596_800  # years 1 and 10000, between which a day has a name
 _END_S: Final = 253_402_300_800
 _TRACEBACK: Final = "\nTraceback (most recent call last):\n"
@@ -51,6 +46,8 @@ _TRACEBACK: Final = "\nTraceback (most recent call last):\n"
 
 def done_text(fields: Mapping[str, Any]) -> str:
     """Returns a trace that has ended as text, for other handlers: their formatters show the message alone."""
+    from hearthnet.display import short_floats  # late: only a program with handlers of its own needs it
+
     error = f": {fields['error']}" if "error" in fields else ""
     return f"{fields['capability']} {fields['result']} in {short_floats(fields['ms'])} ms{error}"
 

@@ -8,7 +8,6 @@ most half of it where frames need the rest. What fits is shown as the interprete
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dis import opmap
 from traceback import StackSummary, TracebackException, walk_tb
@@ -17,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from hearthnet.constants import MAX_JSON_LINE_BYTES
 from hearthnet.observability.records.record import encode_value, one_line, safe_text
+from hearthnet.observability.redaction.expressions import Expression
 from hearthnet.observability.redaction.rules import scrub
 
 __all__ = ["Error", "ExcInfo", "Recorder", "Texts", "error_text", "passed_by", "recorders", "shorten", "texts_of"]
@@ -39,13 +39,13 @@ _TRACEBACK: Final = "Traceback (most recent call last):\n"
 _CAUSE: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
 # Between two errors of a chain, or before the next one of a group, and before a requested stack.
-_BETWEEN: Final = re.compile(
+_BETWEEN: Final = Expression(
     r"\n(?=\n(?:The above exception was the direct|During handling of the above exception|Stack \(most recent))"
     r"|\n(?=[ |]*\+[-+]*-{9,} )"
 )
-_LINES: Final = re.compile(r"[^\n]*\n|[^\n]+")
-_MEMBER: Final = re.compile(r"[ |]*\+[-+]*-{9,} ")
-_FRAME: Final = re.compile(r'(?: *\| )?(?:(?P<first>  File ")|    |  \[Previous )')
+_LINES: Final = Expression(r"[^\n]*\n|[^\n]+")
+_MEMBER: Final = Expression(r"[ |]*\+[-+]*-{9,} ")
+_FRAME: Final = Expression(r'(?: *\| )?(?:(?P<first>  File ")|    |  \[Previous )')
 
 
 class Error(NamedTuple):

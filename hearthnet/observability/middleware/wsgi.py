@@ -7,7 +7,7 @@ the context that it had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from time import monotonic_ns
 from typing import Any, Final
@@ -21,7 +21,7 @@ __all__ = ["RouteOfEnviron", "WSGIMiddleware"]
 
 log = get_logger(__name__)
 
-Environ = MutableMapping[str, Any]
+Environ = dict[str, Any]  # no other mapping, by PEP 3333; so applications are declared
 StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 RouteOfEnviron = Callable[[Environ], str | None]

@@ -3,10 +3,10 @@
     with telemetry.open(settings), uncaught.capturing():
         uncaught.watch_loop(loop)        inside the loop's own program
 
-A node installs them by itself, any other program on request: they belong to the whole process. A hook that was there
-before still runs. The interpreter's own does not: its traceback is printed here, with secrets replaced, because a
-service's stderr is kept as well. Two things are recorded and no longer printed: warnings, and asyncio's own line about
-an error in its loop.
+A node installs them by itself, any other program on request: they belong to the whole process. `record` needs none:
+telemetry calls it with the exception that ends its block, or the program. A hook that was there before still runs. The
+interpreter's own does not: its traceback is printed here, with secrets replaced, because a service's stderr is kept as
+well. Two things are recorded and no longer printed: warnings, and asyncio's own line about an error in its loop.
 
 Guarantees:
     - A hook never raises. Failures to record are counted.
@@ -36,7 +36,9 @@ from hearthnet.observability.runtime import runtime
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["capturing", "failures", "install", "print_error", "uninstall", "watch_loop"]
+__all__ = [
+    "capturing", "failures", "install", "of_program", "print_error", "record", "uninstall", "watch_loop",
+]  # fmt: skip
 
 log = get_logger(CRASH_LOGGER)
 # The standard library's name for them, so that what filters it elsewhere filters it here. Limited by place: a warning
@@ -53,6 +55,7 @@ _INTERPRETERS: Final = (sys.__excepthook__, sys.__unraisablehook__, threading.__
 Report = Callable[..., bool]
 
 _busy = threading.local()
+_recorded: tuple[int, int, int] | None = None  # see `_mark`: what was recorded last, which is not kept alive by it
 
 
 class Hook:
@@ -160,7 +163,7 @@ def capturing() -> Iterator[None]:
         yield
     except Exception as error:
         is_failing = True
-        log.critical("uncaught exception", exc_info=error)
+        _log_uncaught(type(error), error, error.__traceback__)
         raise
     finally:
         if is_ours:
@@ -174,10 +177,42 @@ def failures() -> int:
     return runtime.hook_failures
 
 
+def record(error: BaseException | None) -> None:
+    """Records the exception that ends a block or the program, once. Ctrl-C, `sys.exit` and a cancellation are none."""
+    if isinstance(error, Exception) and _mark(error) != _recorded:
+        _log_uncaught(type(error), error, error.__traceback__)
+
+
+def of_program() -> BaseException | None:
+    """Returns the exception with which the interpreter has left the main module, and None while there is none.
+
+    An interactive session and pytest also set what the interpreter sets then, and run on.
+    """
+    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if error is None or hasattr(sys, "ps1"):
+        return None
+    frames = (frame for frame, _ in tracebacks.walk_tb(error.__traceback__))
+    places = ((frame.f_globals.get("__name__"), frame.f_code.co_name) for frame in frames)
+    outermost = next((place for place in places if place[0] != "runpy"), None)  # below it, for `python -m`
+    return error if outermost == ("__main__", "<module>") else None
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    global _recorded
+    _recorded = _mark(error)
+    # Nothing is flushed here: the black box has it as soon as this returns.
+    log.critical("uncaught exception", exc_info=(kind, error, traceback))
+
+
+def _mark(error: BaseException) -> tuple[int, int, int] | None:
+    """Returns what tells an exception from the next one of the same address; None for one that was never raised."""
+    places = list(tracebacks.walk_tb(error.__traceback__))
+    return (id(error), id(places[-1][0].f_code), places[-1][1]) if places else None
+
+
 def _report_uncaught(kind: type[BaseException], error: BaseException, traceback: Any) -> bool:
     if not issubclass(kind, _NO_ERRORS):
-        # Nothing is flushed here: the black box has it as soon as this returns.
-        log.critical("uncaught exception", exc_info=(kind, error, traceback))
+        _log_uncaught(kind, error, traceback)
     return False
 
 

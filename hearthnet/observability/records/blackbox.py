@@ -27,7 +27,7 @@ import mmap
 import os
 import threading
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic_ns
@@ -36,9 +36,9 @@ from zlib import crc32
 
 import orjson
 
-from hearthnet.constants import NO_SLOT
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.frames import FRAME_FIELDS, FRAME_MAGIC
+from hearthnet.forensics.marks import ENTRY, ENTRY_BYTES, SPAN, SPAN_AT, SPAN_MARK_AT, TRACE_MARK_AT
 from hearthnet.forensics.model import Vitals
 from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 from hearthnet.observability.records.box_file import Sizes, box_path, make, new_header
@@ -46,13 +46,10 @@ from hearthnet.observability.records.populate_pages import populate_pages
 from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord, safe_text
 from hearthnet.observability.records.tracked import tracked
 
-__all__ = ["BlackBox", "Sizes", "box_path", "new_header"]
+__all__ = ["BlackBox", "Sizes", "Slot", "box_path", "new_header"]
 
-_SPAN_AT: Final = layout.SPAN_AT
-_SPAN_MARK_AT: Final = layout.SPAN_MARK_AT
-_TRACE_MARK_AT: Final = layout.TRACE_MARK_AT
-_pack_entry: Final = layout.ENTRY.pack_into
-_pack_span: Final = layout.SPAN.pack_into
+_pack_entry: Final = ENTRY.pack_into
+_pack_span: Final = SPAN.pack_into
 _pack_fields: Final = FRAME_FIELDS.pack
 _NUMBER: Final = TraceRecord._fields.index("number")  # from here on a record's fields are a frame's values
 _SPANS: Final = TraceRecord._fields.index("spans")
@@ -68,10 +65,10 @@ _MOVED_SHARE: Final = 7 / 8  # of a ring that old frames may take: the rest is f
 class Ring:
     """A byte ring in the file, written from its start to its end and then from its start again."""
 
-    __slots__ = ("is_turning", "late", "lock", "memory", "next_ordinal", "prepared_at", "size", "write")
+    __slots__ = ("is_turning", "late", "lock", "memory", "ordinals", "prepared_at", "size", "write")
 
     def __init__(self, memory: Any, size: int) -> None:
-        self.next_ordinal = count(1).__next__
+        self.ordinals = count(1)
         self.renew(memory, size)
 
     def renew(self, memory: Any, size: int) -> None:
@@ -114,6 +111,36 @@ class Ring:
         return True
 
 
+class Slot:
+    """The place of one trace in flight in the table of a box, taken from `BlackBox.free` and put back by `end`.
+
+    Objects, not offsets: of a trace that is dropped before it ends the slot is dropped too, and frees itself. A
+    finaliser of the trace would do the same, and would run for each.
+
+    Attributes:
+        box: that it is in.
+        at: its offset in the table.
+        mark_at: that of the mark of a trace in flight.
+        span_at: that of the innermost open span.
+        span_mark_at: that of the mark of an open span.
+    """
+
+    __slots__ = ("at", "box", "mark_at", "span_at", "span_mark_at")
+
+    def __init__(self, box: BlackBox, at: int) -> None:
+        self.box = box
+        self.at = at
+        self.mark_at = at + TRACE_MARK_AT
+        self.span_at = at + SPAN_AT
+        self.span_mark_at = at + SPAN_MARK_AT
+
+    def __del__(self) -> None:
+        try:
+            self.box.free_dropped(self)
+        except Exception:  # interrupted while it was made, or as the interpreter ends  # noqa: BLE001
+            return
+
+
 class BlackBox:
     """The box of this process.
 
@@ -126,7 +153,7 @@ class BlackBox:
         traces: the ring of finished traces.
         logs: the ring of log records.
         table: the header and the table of traces in flight; another mapping once the box moves.
-        free: offsets of the free slots of that table.
+        free: slots of that table that were used and are free again.
         failures: records that could not be kept.
         was_cut: whether the file was found shorter than it was made, and so may lack anything.
         interrupted: ids and monotonic starts of traces that were recorded at the end of the run, before they ended.
@@ -134,13 +161,6 @@ class BlackBox:
     Raises:
         OSError: raised when the file cannot be made in full.
     """
-
-    # What traces and spans write to their slot, for those that do it without a call of ours.
-    pack_entry = staticmethod(_pack_entry)
-    pack_span = staticmethod(_pack_span)
-    trace_mark_at: Final = _TRACE_MARK_AT
-    span_at: Final = _SPAN_AT
-    span_mark_at: Final = _SPAN_MARK_AT
 
     def __init__(self, path: Path, header: layout.Header) -> None:
         self.path = path
@@ -153,7 +173,8 @@ class BlackBox:
         self._committed_logs = 0
         self._committed_number = 0
         self._sampled = 0
-        self.free = _slots(0, header.entries)
+        self.free: list[Slot] = []
+        self._unused = iter(_slots(0, header.entries))
         # Held while the box moves to another file: a thread that is to change its header or table waits.
         self._moving = threading.RLock()
         made = make(path, header)
@@ -165,46 +186,59 @@ class BlackBox:
 
     # --- traces in flight
 
-    def begin(self, trace_id: str, capability: str, started_us: int, started_ns: int, slot: int = NO_SLOT) -> int:
-        """Marks a trace as in flight; returns the offset of its slot, or `NO_SLOT` if the table is full (counted).
+    def begin(
+        self, trace_id: str, capability: str, started_us: int, started_ns: int, slot: Slot | None = None
+    ) -> Slot | None:
+        """Marks a trace as in flight; returns its slot, or None if the table is full (counted).
 
-        `slot` is one that the caller has taken out of those that are free.
+        It is in flight until `end`, or until nothing refers to the slot. `slot` is one that the caller has taken.
         """
-        if slot == NO_SLOT:
-            try:
-                slot = self.free.pop()
-            except IndexError:
-                self._overflow += 1
-                self._put(layout.OVERFLOW_AT, self._overflow.to_bytes(8, "little"))
-                return NO_SLOT
+        if slot is None and (slot := self._take()) is None:
+            self._overflow += 1
+            self._put(layout.OVERFLOW_AT, self._overflow.to_bytes(8, "little"))
+            return None
         try:
-            _pack_entry(self.table, slot, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
+            _pack_entry(self.table, slot.at, trace_id.encode(), capability.encode(), started_us, started_ns, 1)
         except (TypeError, ValueError):  # not a mapping, or closed because the box moves
-            entry = layout.ENTRY.pack(trace_id.encode(), capability.encode(), started_us, started_ns, 1)
-            self._put(slot, entry)
+            entry = ENTRY.pack(trace_id.encode(), capability.encode(), started_us, started_ns, 1)
+            self._put(slot.at, entry)
         return slot
 
-    def open_span(self, slot: int, name: str, started_ns: int) -> None:
+    def _take(self) -> Slot | None:
+        try:
+            return self.free.pop()
+        except IndexError:
+            at = next(self._unused, None)
+            return None if at is None else Slot(self, at)
+
+    def open_span(self, slot: Slot, name: str, started_ns: int) -> None:
         """Writes the innermost open span of the trace in `slot`."""
         try:
-            _pack_span(self.table, slot + _SPAN_AT, name.encode(), started_ns, 1)
+            _pack_span(self.table, slot.span_at, name.encode(), started_ns, 1)
         except (TypeError, AttributeError, ValueError):  # as above; or no text, or none that is UTF-8
-            self._put(slot + layout.SPAN_AT, layout.SPAN.pack(_bytes_of(name), started_ns, 1))
+            self._put(slot.span_at, SPAN.pack(_bytes_of(name), started_ns, 1))
 
-    def close_span(self, slot: int) -> None:
+    def close_span(self, slot: Slot) -> None:
         """Marks the trace in `slot` as outside any span."""
         try:
-            self.table[slot + _SPAN_MARK_AT] = 0
+            self.table[slot.span_mark_at] = 0
         except (OSError, ValueError):
-            self._put(slot + _SPAN_MARK_AT, b"\0")
+            self._put(slot.span_mark_at, b"\0")
 
-    def end(self, slot: int) -> None:
+    def end(self, slot: Slot) -> None:
         """Frees a trace's slot: it has ended, or can no longer end."""
         try:
-            self.table[slot + _TRACE_MARK_AT] = 0
+            self.table[slot.mark_at] = 0
         except (OSError, ValueError):
-            self._put(slot + _TRACE_MARK_AT, b"\0")
+            self._put(slot.mark_at, b"\0")
         self.free.append(slot)
+
+    def free_dropped(self, slot: Slot) -> None:
+        """Frees the slot of a trace that was dropped before it ended; does nothing for one that is free."""
+        with self._moving:
+            is_marked = self.table[slot.mark_at : slot.mark_at + 1] == b"\1"
+        if is_marked:
+            self.end(Slot(self, slot.at))  # another one: this one is no more
 
     # --- records
 
@@ -222,12 +256,27 @@ class BlackBox:
         try:
             values = list(_log_values(record))
             values[_LOG_JSON_AT] = orjson.Fragment(values[_LOG_JSON_AT])
-            self._append(self.logs, orjson.dumps(values))
+            payload = orjson.dumps(values)
+        except Exception:  # as above  # noqa: BLE001
+            self.failures += 1
+        else:
+            self.append_log_payload(payload)
+
+    def append_log_payload(self, payload: bytes) -> None:
+        """Writes a log record that is encoded already."""
+        try:
+            ring = self.logs
+            covered = _pack_fields(PAYLOAD_VERSION, 0, len(payload), next(ring.ordinals)) + payload
+            frame = FRAME_MAGIC + crc32(covered).to_bytes(4, "little") + covered  # as `frames.pack`
+            try:
+                ring.write(frame)
+            except ValueError:  # no space at its end
+                ring.turn(frame)
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 
     def _append(self, ring: Ring, payload: bytes) -> None:
-        covered = _pack_fields(PAYLOAD_VERSION, 0, len(payload), ring.next_ordinal()) + payload
+        covered = _pack_fields(PAYLOAD_VERSION, 0, len(payload), next(ring.ordinals)) + payload
         frame = FRAME_MAGIC + crc32(covered).to_bytes(4, "little") + covered  # as `frames.pack`
         try:
             ring.write(frame)
@@ -355,10 +404,10 @@ class BlackBox:
         with self._moving:
             # Writers that hold the old mapping fail from here on, and wait for the lock.
             self.table.close()
-            held_end = layout.HEADER_BYTES + held.entries * layout.ENTRY_BYTES
+            held_end = layout.HEADER_BYTES + held.entries * ENTRY_BYTES
             kept = os.pread(held_fd, held_end - layout.COUNTERS_AT, layout.COUNTERS_AT)
             made.head[layout.COUNTERS_AT : held_end] = kept
-            self.free[:0] = _slots(held.entries, header.entries)
+            self._unused = chain(self._unused, _slots(held.entries, header.entries))
             self.path, self.header, self._identity = path, header, made.identity
             self._fd, self.table, self._bytes = made.fd, made.head, header.total_bytes
         _move_ring(self.traces, made.traces, header.trace_bytes)
@@ -370,7 +419,7 @@ class BlackBox:
     def in_flight(self) -> list[layout.InFlight]:
         """Returns the traces that have begun and not ended, oldest first. 0.2 ms."""
         with self._moving:
-            end = layout.HEADER_BYTES + self.header.entries * layout.ENTRY_BYTES
+            end = layout.HEADER_BYTES + self.header.entries * ENTRY_BYTES
             table = self.table[layout.HEADER_BYTES : end]
         return layout.in_flight_in(table)
 
@@ -381,9 +430,9 @@ class BlackBox:
 
     def close(self, *, remove: bool) -> None:
         """Stops writing; removes the file if all of it is in the database. Late records are discarded. Idempotent."""
-        for slot in _slots(0, self.header.entries):
+        for at in _slots(0, self.header.entries):
             # The process goes on: its traces in flight will end without a slot.
-            self._put(slot + layout.TRACE_MARK_AT, b"\0")
+            self._put(at + TRACE_MARK_AT, b"\0")
         self.renew_in_child()
         if remove and self.is_in_place():
             self.path.unlink()
@@ -399,9 +448,10 @@ class BlackBox:
             self._fd = -1
 
 
-def _slots(first: int, end: int) -> list[int]:
-    """Returns the offsets of the slots of a table, the first one last."""
-    return [layout.HEADER_BYTES + number * layout.ENTRY_BYTES for number in reversed(range(first, end))]
+def _slots(first: int, end: int) -> range:
+    """Returns the offsets of the slots of a table."""
+    start, size = layout.HEADER_BYTES, ENTRY_BYTES
+    return range(start + first * size, start + end * size, size)
 
 
 def _move_ring(ring: Ring, memory: Any, size: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from hearthnet.files import create_private, mount_of, name_new
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.evidence.kernel import kernel_pid, oom_kills
+from hearthnet.forensics.marks import ENTRY_BYTES
 
 __all__ = ["DRAFTS", "BoxFile", "Sizes", "box_path", "draft_of", "make", "new_header"]
 
@@ -44,7 +45,7 @@ class Sizes:
     @property
     def total(self) -> int:
         """The size of the whole file."""
-        head = layout.HEADER_BYTES + self.entries * layout.ENTRY_BYTES
+        head = layout.HEADER_BYTES + self.entries * ENTRY_BYTES
         return -(-head // _PAGE) * _PAGE + self.traces + self.logs
 
 

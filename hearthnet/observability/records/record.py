@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
-from numbers import Integral, Rational, Real
 from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_type_hints
 
 import orjson
@@ -23,12 +22,14 @@ from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES, MIN_SEC
 from hearthnet.forensics.frames import FRAME
 from hearthnet.observability.redaction.rules import (
     REDACTED,
+    active,
     is_secret,
     is_told,
     kind_of,
     needs_scrub,
     on_change,
     scrub,
+    without_arguments,
 )
 from hearthnet.observability.redaction.told import known, tell
 
@@ -208,15 +209,19 @@ def is_plain(extras: object) -> bool:
     """
     if type(extras) is not dict or len(extras) > MAX_KEYS or known:
         return False
-    for key, value in extras.items():
+    clean = active.clean
+    for key in extras:
         if key not in _harmless and not _is_harmless(key, extras):
             return False
+        value = extras[key]
         kind = type(value)
         if kind is str:
-            if len(value) >= MIN_SECRET_CHARS and (len(value) > _SHORT_CHARS or needs_scrub(value)):
+            if len(value) < MIN_SECRET_CHARS or value in clean:
+                continue
+            if len(value) > _SHORT_CHARS or needs_scrub(value):
                 return False
-        elif kind not in _SCALARS and (kind is not float or value - value):  # NaN, infinity: orjson makes them null
-            return False
+        elif kind is not int and kind not in _SCALARS and (kind is not float or value - value):
+            return False  # also NaN and infinity, which orjson would make null
     return True
 
 
@@ -308,15 +313,17 @@ def bounded(
     return _bounded_items(value, strict, depth, budget)
 
 
-def _tell_all(value: object, depth: int = 0) -> None:
-    """Notes each text in a secret value."""
-    if isinstance(value, str):
-        tell(value[:_SHORT_CHARS])
-    elif isinstance(value, bytes | bytearray):
-        tell(bytes(value[:_SHORT_CHARS]).decode(errors="replace"))
-    elif isinstance(value, dict | list | tuple) and depth < MAX_NESTING:
-        for item in list(value.values() if isinstance(value, dict) else value)[:MAX_KEYS]:
-            _tell_all(item, depth + 1)
+def _tell_all(value: object) -> None:
+    """Notes each text in a secret value, in as many containers as are visited of any value."""
+    found, containers = [value], 0
+    for item in found:
+        if isinstance(item, str):
+            tell(item[:_SHORT_CHARS])
+        elif isinstance(item, bytes | bytearray):
+            tell(bytes(item[:_SHORT_CHARS]).decode(errors="replace"))
+        elif isinstance(item, dict | list | tuple) and containers < _MAX_CONTAINERS:
+            containers += 1
+            found += list(item.values() if isinstance(item, dict) else item)[:MAX_KEYS]
 
 
 def _bounded_items(value: Iterable[Any], strict: bool, depth: int, budget: list[int]) -> list[Any]:
@@ -325,8 +332,8 @@ def _bounded_items(value: Iterable[Any], strict: bool, depth: int, budget: list[
         _tell_all(items[1])
         return [clean_text(items[0], _MAX_KEY_CHARS), REDACTED]
     items = _without_keys(items) if any(_begins_key(item) for item in items[:MAX_KEYS]) else items
-    if any(isinstance(item, str) and item.startswith("-") for item in items[:MAX_KEYS]):
-        items = _without_arguments(items)
+    if len(items) > 2 and isinstance(value, list | tuple):
+        items = without_arguments(items)
     kept = [bounded(item, strict=strict, depth=depth + 1, budget=budget) for item in items[:MAX_KEYS]]
     return [*kept, f"[{len(items) - MAX_KEYS} more]"] if len(items) > MAX_KEYS else kept
 
@@ -345,19 +352,6 @@ def _without_keys(lines: list[Any]) -> list[Any]:
         if _begins_key(line):
             is_inside = "-----END" not in line[line.rindex("-----BEGIN") :]
     return kept
-
-
-def _without_arguments(items: list[Any]) -> list[Any]:
-    """Returns the arguments of a command without the secrets behind their options: each alone looks harmless."""
-    kept = items[: MAX_KEYS + 1]
-    is_option = [isinstance(item, str) and item.startswith("-") for item in kept]
-    for at, item in enumerate(kept):
-        if isinstance(item, str) and (is_option[at] or (at and is_option[at - 1])):
-            before = [other[:_MAX_KEY_CHARS] for other in items[max(0, at - 8) : at] if isinstance(other, str)]
-            shown = repr([*before, safe_text(item)])
-            if scrub(shown)[-len(item) - 2 :] != shown[-len(item) - 2 :]:
-                kept[at] = REDACTED
-    return [*kept, *items[MAX_KEYS + 1 :]]
 
 
 def _is_secrets_name(first: object) -> bool:
@@ -395,6 +389,8 @@ def _own_value(value: object) -> object:
     try:
         if is_a(value, BaseException):
             return error_text(value)
+        from numbers import Integral, Rational, Real  # late: few records have other numbers than Python's own
+
         # By the type: an object that makes up its attributes has every one.
         if hasattr(type(value), "dtype") and hasattr(type(value), "item"):
             item = value.item() if getattr(value, "shape", None) == () else None  # type: ignore[attr-defined]

@@ -25,13 +25,8 @@ from itertools import count
 from operator import itemgetter
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
-from zlib import crc32
 
-import orjson
-
-from hearthnet.constants import LOG_RING_BUFFER, MAX_TRACE_ROW_BYTES, TRACE_RING_BUFFER
-from hearthnet.forensics.frames import FRAME_FIELDS, FRAME_MAGIC
-from hearthnet.forensics.tables import PAYLOAD_VERSION
+from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
     KeptTrace,
@@ -41,7 +36,6 @@ from hearthnet.observability.records.record import (
     TraceFields,
     TraceRecord,
     TraceValues,
-    WholeColumns,
     fields_of,
 )
 
@@ -59,10 +53,6 @@ _TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
 _LOG_NOTABLE: Final = LogRecord._fields.index("notable")
 _trace_number: Final = itemgetter(TraceRecord._fields.index("number"))
 _log_number: Final = itemgetter(LogRecord._fields.index("number"))
-# Of a trace encoded in one go: its spans and extras fit a row, besides ids, names and an error of at most 2 KiB.
-_MAX_WHOLE_BYTES: Final = MAX_TRACE_ROW_BYTES - 2_048 - 512
-_dumps: Final = orjson.dumps
-_pack_fields: Final = FRAME_FIELDS.pack
 
 T = TypeVar("T")
 
@@ -157,71 +147,59 @@ class Recorder:
 
     def __init__(self, run_id: str, wake: Callable[[bool, bool], None] | None = None) -> None:
         self.run_id = run_id
-        self.next_number = count(1).__next__
+        self.numbers = count(1)
         self.traces: Buffer[KeptTrace] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
         self.logs: Buffer[LogFields] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
         self.box: BlackBox | None = None
         self.is_idle = False
         self.wake = wake
         self._made_ns = monotonic_ns()
-        self._many_traces = self.traces.capacity // 2
+        self.many_traces = self.traces.capacity // 2
         self._many_logs = self.logs.capacity // 2
 
-    def record_whole(
-        self, box: BlackBox, columns: WholeColumns, spans: list[Any], extras: object, extras_bytes: int
-    ) -> bytes | None:
-        """Keeps an ordinary finished trace, encoded here in one go: with fewer calls.
+    def wake_for_trace(self) -> None:
+        """Wakes the writer for an ordinary trace that was put into the buffer without `record_trace`."""
+        is_crowd = len(self.traces) >= self.many_traces  # far below the capacity
+        if is_crowd:
+            self.traces.make_room()
+        if is_crowd or self.is_idle:
+            self._wake_writer(is_crowd, is_crowd)
 
-        Args:
-            box: of this recorder.
-            columns: from its number to `notable`.
-            spans: what orjson encodes as its spans.
-            extras: the same for its extras.
-            extras_bytes: the length of the extras in JSON.
-
-        Returns:
-            Its frame; None for a trace that may be too large for a row, and is not kept.
-
-        Raises:
-            TypeError: raised for a value that orjson does not encode; the trace is not kept.
-        """
-        payload = _dumps(columns + (spans, extras))  # noqa: RUF005  # half the time of unpacking
-        if len(payload) > _MAX_WHOLE_BYTES:
-            return None
-        ring = box.traces
-        covered = _pack_fields(PAYLOAD_VERSION, extras_bytes, len(payload), ring.next_ordinal()) + payload
-        frame = FRAME_MAGIC + crc32(covered).to_bytes(4, "little") + covered  # as `frames.pack`
-        try:
-            ring.write(frame)
-        except Exception:  # there is no space at its end, mostly  # noqa: BLE001
-            box.turn(ring, frame)
-        buffer = self.traces
-        buffer.queue.append((0, self.run_id, *columns, frame))
-        if len(buffer.queue) + len(buffer.in_flight) >= self._many_traces:  # far below the capacity
-            buffer.make_room()
-            self._wake_writer(at_once=True, is_crowd=True)
-        elif self.is_idle:
-            self._wake_writer(at_once=False, is_crowd=False)
-        return frame
-
-    def record_trace(self, values: TraceValues, number: int = 0) -> int:
-        """Keeps a finished trace, and numbers it if it has no number; returns its number."""
-        number = number or self.next_number()
+    def record_trace(self, values: TraceValues, number: int = 0) -> TraceFields:
+        """Keeps a finished trace, and numbers it if it has no number; returns its record."""
+        number = number or next(self.numbers)
         record = (0, self.run_id, number) + values  # noqa: RUF005  # half the time of unpacking
         if self.box is not None:
             self.box.append_trace(record)
-        is_crowd = self.traces.offer(record) >= self._many_traces
+        is_crowd = self.traces.offer(record) >= self.many_traces
         if is_crowd or self.is_idle or record[_TRACE_NOTABLE] == 1:
             self._wake_writer(is_crowd or record[_TRACE_NOTABLE] == 1, is_crowd)
-        return number
+        return record
 
     def record_log(self, values: LogValues) -> None:
         """Numbers and keeps a log record."""
-        record = (0, self.run_id, self.next_number()) + values  # noqa: RUF005  # as above
+        record = (0, self.run_id, next(self.numbers)) + values  # noqa: RUF005  # as above
         if self.box is not None:
             self.box.append_log(record)
         is_crowd = self.logs.offer(record) >= self._many_logs
         if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
+            self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
+
+    def keep_log(self, record: LogFields, payload: bytes) -> None:
+        """Keeps a log record that has its number, and is encoded already: with fewer calls than `record_log`.
+
+        Args:
+            record: from its `seq` on.
+            payload: of its frame, the same from the number on as JSON.
+        """
+        box, buffer = self.box, self.logs
+        if box is not None:
+            box.append_log_payload(payload)
+        queue = buffer.queue
+        queue.append(record)
+        is_crowd = len(queue) + len(buffer.in_flight) >= self._many_logs  # far below the capacity
+        if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
+            buffer.make_room()
             self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
 
     def _wake_writer(self, at_once: bool, is_crowd: bool) -> None:
@@ -256,7 +234,7 @@ class Recorder:
 
     def fit(self, box: BlackBox) -> None:
         """Wakes the writer when the records that are pending take half of this box."""
-        self._many_traces = max(1, min(self.traces.capacity // 2, box.header.trace_bytes // 2 // TRACE_BYTES))
+        self.many_traces = max(1, min(self.traces.capacity // 2, box.header.trace_bytes // 2 // TRACE_BYTES))
         self._many_logs = max(1, min(self.logs.capacity // 2, box.header.log_bytes // 2 // LOG_BYTES))
 
     def has_pending(self) -> bool:
@@ -281,7 +259,7 @@ class Recorder:
 
     def is_filling(self) -> bool:
         """Returns whether a buffer, or the box, is half full."""
-        return len(self.traces) >= self._many_traces or len(self.logs) >= self._many_logs
+        return len(self.traces) >= self.many_traces or len(self.logs) >= self._many_logs
 
 
 class LazyRecorder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from hearthnet.errors import HTTP_STATUS, WireError
 from hearthnet.observability.records.record import is_a
@@ -39,8 +39,17 @@ def result_of(error: BaseException) -> str:
         return error.code
     if is_a(error, TimeoutError):
         return _TIMEOUT
+    if is_a(error, SystemExit) and _has_failing_status(error):
+        return _UNEXPECTED
     # Cancellation, GeneratorExit, KeyboardInterrupt: the work was cut short, it was not wrong.
     return _UNEXPECTED if is_a(error, Exception) else CANCELLED
+
+
+def _has_failing_status(error: SystemExit) -> bool:
+    """Returns whether a program ends so with another status than 0: with a text or any other object it is 1."""
+    stored: Any = SystemExit.code  # the descriptor: not by code of the exception's class, or its own
+    code: object = stored.__get__(error)
+    return not (code is None or (is_a(code, int) and int.__index__(code) == 0))
 
 
 def decisive(error: BaseException) -> BaseException:

@@ -16,13 +16,16 @@ from itertools import pairwise
 from typing import Final
 
 from hearthnet.constants import MIN_SECRET_CHARS
+from hearthnet.observability.redaction.expressions import Expression
 
 __all__ = [
     "LIKELY",
+    "LISTED",
     "OPEN",
     "PLAIN",
     "SECRET",
     "TELLING",
+    "VARIABLE",
     "could_be_secret",
     "is_made",
     "is_meant",
@@ -38,6 +41,7 @@ PLAIN: Final = 0
 SECRET: Final = 1
 OPEN: Final = 2  # secret if the value looks random
 LIKELY: Final = 3  # secret if the value could be one
+VARIABLE: Final = 4  # the same, of the environment: no key of a row, so a long number could be one, too
 
 # Each name of a secret has one of these in it, whatever the case.
 TELLING: Final = (
@@ -80,12 +84,14 @@ _MEASURES: Final = frozenset({
     "status", "ttl",
 })  # fmt: skip
 # Names of measures of a language model's tokens, in full; any other name with `token` in it is secret.
-_TOKEN_MEASURES: Final = re.compile(
+_TOKEN_MEASURES: Final = Expression(
     r"(?:max_|first_)?token_(?:budget|count|id|index|limit|ms|rate|total|type|usage)|(?:per|next|last|first)_token(?:_ms)?"
     r"|(?:ms|time|seconds)_(?:per|to_first)_token"
 )
 
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_WORD: Final = Expression(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_MIN_NUMBER_CHARS: Final = 15
+_TIME: Final = Expression(r"1[5-9](?:\d{14}|\d{17})|20\d\d[01]\d[0-3]\d+")  # in micro- or nanoseconds, or with a date
 _MAX_DIGITS: Final = 20  # of a number of 64 bits, and of a time with its microseconds
 # On average, in the shortest `camelCase` that a person would write: in eight letters, and in more.
 _LETTERS_OF_A_WORD: Final = (2.5, 3.5)
@@ -93,14 +99,21 @@ _MIN_RANDOM_CHARS: Final = 12
 _MANY_CHARS: Final = 20  # for a value that is none a person would write, if it has both letters and digits
 _MIN_CHANGES: Final = 3  # in a shorter one, between letters and digits
 _MAX_RANDOM_CHARS: Final = 256
-_RANDOM: Final = re.compile(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w+/=.~%:-]+")
-_CHANGE: Final = re.compile(r"\d(?=[A-Za-z])|[A-Za-z](?=\d)")
-_RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{8,}")
-_SHORT_RUN_OF_BOTH: Final = re.compile(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{3,}")
-_BASE64: Final = re.compile(r"(?=[^+]*\+|.*=)(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[0-9A-Za-z+/]{12,}={0,3}")
+_RANDOM: Final = Expression(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w+/=.~%:-]+")
+_CHANGE: Final = Expression(r"\d(?=[A-Za-z])|[A-Za-z](?=\d)")
+_RUN_OF_BOTH: Final = Expression(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{8,}")
+_BASE64: Final = Expression(r"(?=[^+]*\+|.*=)(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[0-9A-Za-z+/]{12,}={0,3}")
+_SHORT_RUN_OF_BOTH: Final = Expression(r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[0-9A-Za-z]{3,}")
 _MANY_RUNS: Final = 3  # of those, as in `ab12-cd34-ef56`
-_NUMBERED: Final = re.compile(r"[a-z]+\d+")  # what programs call a thing: `customer1234567`
-_ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_PADDED: Final = Expression(
+    r"(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])(?:[0-9A-Za-z+/]{4})+[0-9A-Za-z+/]{2}(?:==|[0-9A-Za-z+/]=)"
+)
+_PARTED: Final = Expression(r"[\w./:@,|+-]+")
+_PART: Final = Expression(r"[^\W_]+")
+_OPENERS: Final = "([{:"  # of a program's code
+_STAMP: Final = Expression(r"\d{4}-\d\d-\d\d")
+_NUMBERED: Final = Expression(r"[a-z]+\d+")  # what programs call a thing: `customer1234567`
+_ULID: Final = Expression(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 # Letters that often follow a letter in words, of any language that programs are written in.
 _AFTER: Final = (
     "abcdgiklmnprstuvxy baeilorsu cacdehiklorstu dadefilorsu eabcdefgilmnopqrstvwxy faefilorstu gaehilnorsu haeiot"
@@ -111,34 +124,49 @@ _USUAL: Final = frozenset(letters[0] + after for letters in _AFTER.split() for a
 _MIN_PAIRS: Final = 7
 # Usual pairs for each unusual one, in eight letters and in more: in random letters there are fewer.
 _USUAL_FOR_ONE: Final = (2, 3)
-_ONE_NAME: Final = re.compile(r"[\w+/=~%-]+")
+_ONE_NAME: Final = Expression(r"[\w+/=~%-]+")
 _CLASSES: Final = str.maketrans(
     {chr(code): "0" if chr(code).isdigit() else "aA"[chr(code).isupper()] for code in range(128) if chr(code).isalnum()}
     | {chr(code): "#" for code in range(33, 127) if not chr(code).isalnum()}
 )
 _CASES: Final = frozenset("aA")
 _ALL_CLASSES: Final = frozenset("aA0")
-_JOINS: Final = re.compile(r"[:/.,]")  # between the parts of a name in a program
+_JOINS: Final = Expression(r"[:/.,]")  # between the parts of a name in a program
 _MIN_SYMBOLS: Final = 3
-_CALL: Final = re.compile(r"[A-Za-z_][\w.]*[(\[{][^!#$^*?;~|]*")
-_GROUPS: Final = re.compile(r"(?=\D*\d)[0-9A-Z]{3,6}(?:-[0-9A-Z]{3,6}){3,}")  # of a license
-_SYMBOL: Final = re.compile(r"[!#$^*?;~\[\]{}|<]")  # in passwords that programs make, not in what they call a thing
-_FILE: Final = re.compile(r"([./~].*(?<!=))|\w+://.*|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)")
+_CALL: Final = Expression(r"[A-Za-z_][\w.]*[(\[{][^!#$^*?;~|]*")
+_GROUPS: Final = Expression(r"(?=\D*\d)[0-9A-Z]{3,6}(?:-[0-9A-Z]{3,6}){3,}")  # of a license
+_SYMBOL: Final = Expression(r"[!#$^*?;~\[\]{}|<]")  # in passwords that programs make, not in what they call a thing
+# A path, a URL, a host, the name of a resource or of a file.
+_FILE: Final = Expression(
+    r"([./~][\w./@+~:-]*(?<!=))|\w+://.*|arn:aws.*|(?:[\w-]+\.)+(?:com|net|org|io|co)(?::\d{1,5})?(?:/.*)?"
+    r"|.*\.(?:pem|key|crt|cer|der|pub|json|ya?ml|toml|txt|p12|pfx|jks)"
+)
 
 
+# Behind a bracket: an item in quotes, however they are written, a comma, and the next.
+LISTED: Final = (
+    r"(?:[\"'\\]|b[\"'\\]|\s{1,40}+[\"'\\])(?:\\{0,7}[\"'])?[^\"'\\\n]{1,256}+\\{0,7}[\"']\s{0,40}+,"
+    r"\s{0,40}+b?\\{0,7}[\"']"
+)
 # Between a name and its value: a sign, the end of a quotation or a tag, or another word where that is a type, the word
 # "value", or an attribute.
 _FOLLOWS: Final = (
-    r"[\w.-]{0,64}+\s{0,40}+(?:[^\w\s;()]|val|[\w:.-]{1,64}+="
+    r"[\w.-]{0,64}+\s{0,64}+(?:[^\w\s;()]|val|[\w:.-]{1,64}+="
     r"|(?:str|string|text|varchar|nsstring|bytes?|any|char)\b)"
 )
 # Letters in the order of choice: first few and rare ones that all telling words have, then the rest, rare ones first.
 _CHOICE: Final = "jkbhpcsqzxvwygfumdlinorate"
 
 
+# By the same letters, parts of the lines and tokens that `directives` finds.
+_SETTINGS: Final = {
+    "h": r"\s(?<=masterauth\s)", "p": r"i[0-9a-f]{22}(?<=dapi.{22})",
+}  # fmt: skip
+
+
 @cache
 def quick_look(more: tuple[str, ...]) -> re.Pattern[str]:
-    """Returns what finds, in a text in lower case, a telling word where a value may follow.
+    """Returns what finds, in a short text in lower case, all that the search for names may find anything in.
 
     Each branch begins with a rare letter of its word, and looks back for those before it. What counts is how often the
     engine stops, so one letter serves several words.
@@ -148,7 +176,10 @@ def quick_look(more: tuple[str, ...]) -> re.Pattern[str]:
         at = min(range(len(word)), key=lambda at: _CHOICE.find(word[at]) % len(_CHOICE))
         behind = f"(?<={re.escape(word[: at + 1])})" if at else ""
         branches[word[at]].append(f"{behind}{re.escape(word[at + 1 :])}")
-    return re.compile("|".join(f"{re.escape(char)}(?:{'|'.join(ends)}){_FOLLOWS}" for char, ends in branches.items()))
+    rest = {char: f"(?:{'|'.join(ends)}){_FOLLOWS}" for char, ends in branches.items()}
+    rest |= {char: f"(?:{rest[char]}|{setting})" for char, setting in _SETTINGS.items()}
+    lists = (rf"\{bracket}{LISTED}" for bracket in "([")
+    return re.compile("|".join((*(re.escape(char) + expression for char, expression in rest.items()), *lists)))
 
 
 def words_of(name: str) -> list[str]:
@@ -184,22 +215,27 @@ def judge(name: str, more: tuple[str, ...], own: tuple[str, ...]) -> int:
     found = _SECRET_WORDS.intersection(words)
     if found == {"token"} and _TOKEN_MEASURES.fullmatch("_".join(words)) is not None:
         return PLAIN
-    return SECRET if found else _judge_ending(words)
+    return SECRET if found else _judge_ending(name, words)
 
 
-def _judge_ending(words: list[str]) -> int:
+def _judge_ending(name: str, words: list[str]) -> int:
     if len(words) > 1 and words[-1].isdigit():  # `STRIPE_KEY_2`
         words = words[:-1]
     if not words or words in (["key"], ["keys"], ["session"]) or not words[-1].endswith(_OPEN_ENDINGS):
         return PLAIN
     if words[-2:-1] and not _OPEN_OWNERS.isdisjoint((words[-2], "".join(words[-3:-1]))):  # `s3` is two words
         return PLAIN
-    return LIKELY if words[-1].endswith(_LIKELY_ENDINGS) else OPEN
+    if not words[-1].endswith(_LIKELY_ENDINGS):
+        return OPEN
+    return VARIABLE if name.isupper() else LIKELY
 
 
 def is_meant(kind: int, value: str | bytes) -> bool:
     """Returns whether this value is a secret, by what its name says."""
-    if kind == LIKELY:
+    if kind == VARIABLE and isinstance(value, str):
+        is_number = value.isdigit() and len(value) >= _MIN_NUMBER_CHARS and _TIME.fullmatch(value) is None
+        return is_number or could_be_secret(value) or _mixes_cases(value)
+    if kind in (LIKELY, VARIABLE):
         return could_be_secret(value)
     return kind == SECRET or (kind == OPEN and looks_random(value))
 
@@ -220,9 +256,33 @@ def could_be_secret(value: str | bytes) -> bool:
         or (len(value) >= _MIN_RANDOM_CHARS and _ONE_NAME.fullmatch(value) is not None and _is_unusual(value))
         or _GROUPS.fullmatch(value) is not None
         or _BASE64.fullmatch(value) is not None
+        or _PADDED.fullmatch(value) is not None
         or _RUN_OF_BOTH.search(value) is not None
         or len(_SHORT_RUN_OF_BOTH.findall(value)) >= _MANY_RUNS
+        or (len(value) >= MIN_SECRET_CHARS and not _makes_parts(value))
     )
+
+
+def _makes_parts(value: str) -> bool:
+    """Returns whether a value is of words and numbers, with signs between them: none has letters that make no words."""
+    if value[0] in _OPENERS or _CALL.fullmatch(value) is not None or _STAMP.match(value) is not None:
+        return True  # of a program, or a time
+    if _PARTED.fullmatch(value) is None:
+        return False
+    return all(map(_is_part, _PART.findall(value)))
+
+
+def _mixes_cases(value: str) -> bool:
+    """Returns whether some parts of a value are in small letters and others in capitals."""
+    parts = [part for part in _PART.findall(value) if part.isalpha()]
+    is_mixed = any(map(str.isupper, parts)) and any(map(str.islower, parts)) and value[0] not in _OPENERS
+    return is_mixed and len(value) >= MIN_SECRET_CHARS and not _is_file(value) and _CALL.fullmatch(value) is None
+
+
+def _is_part(part: str) -> bool:
+    """Returns whether this is a number, a word, or a word and a number: `30`, `v2`, `64bit`, `createUser1`."""
+    letters = part.strip("0123456789")
+    return letters == "" or (letters.isalpha() and (letters.isupper() or letters.islower() or makes_words(letters)))
 
 
 def is_made(value: str) -> bool:

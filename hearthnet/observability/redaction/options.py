@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from hearthnet.constants import REDACTED
-from hearthnet.observability.redaction.shapes import NEXT_ITEM
+from hearthnet.observability.redaction.expressions import NEXT_ITEM
 from hearthnet.observability.redaction.values import Key, Span, value_of
 
 __all__ = ["flag_value", "option_value", "piped_at"]
@@ -34,13 +34,16 @@ _OPTIONS: Final = (
     ("user", r"smbclient|rpcclient|smbget|net", ("U",)),
     ("user", r"(?:skopeo|podman|buildah|crane)", ("creds", "src-creds", "dest-creds")),
     ("glued", r"(?:mysql|mariadb)\w*(?:-\w+)?|7z\w*|u?n?rar", ("p", "hp")),
-    ("", r"sshpass|mongo\w*|influx|(?i:psexec)", ("p",)),
-    ("", r"(?:docker|podman|nerdctl|helm|buildah|oras|az|registry|oc)\b[^|;&]{0,100}\blogin", ("p",)),
+    ("", r"sshpass|mongo\w*|influx|(?i:psexec)|twine|cqlsh|ncftp\w*|nxc|netexec|crackmapexec|evil-winrm|hydra", ("p",)),
+    ("", r"(?:docker|podman|nerdctl|helm|buildah|oras|az|registry|oc|cf)\b[^|;&]{0,100}\blogin", ("p",)),
     ("", r"redis-cli", ("a", "pass")),
     ("", r"ldap\w+", ("w",)),
     ("", r"sqlcmd|bcp|mosquitto_\w+|ipmitool|zip|unzip", ("P",)),
     ("", r"snmp\w+", ("A", "X", "c")),
     ("", r"plink|pscp|psftp", ("pw",)),
+    ("", r"ssh-keygen", ("N",)),
+    ("", r"openssl\b[^|;&]{0,100}\benc", ("k", "K")),
+    ("user", r"ab", ("A",)),
 )
 _BY_OPTION: Final = {
     option: [

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
+from hearthnet.observability.redaction.directives import BEGINNINGS, MAX_CHARS, MIN_CHARS, directed, in_arguments
 from hearthnet.observability.redaction.names import PLAIN, SECRET, is_meant, judge, looks_random, quick_look, words_of
 from hearthnet.observability.redaction.told import MAX_TOLD, PATH, is_distinct, known, known_here, tell
 
@@ -41,6 +41,7 @@ __all__ = [
     "looks_random",
     "needs_scrub",
     "on_change",
+    "prepare",
     "register_secrets",
     "scrub",
     "spellings",
@@ -49,8 +50,9 @@ __all__ = [
 
 _MAX_REMEMBERED: Final = 4_096  # far more names than a program has; hostile ones must not grow it for ever
 _MAX_REMEMBERED_CHARS: Final = 128  # longer texts are rarely the same twice
-_SHORT_CHARS: Final = 512  # up to here searching for words first is faster; beyond, going from separator to separator
-_MIN_LONG_CHARS: Final = 26  # of a token with a dot in it, and of one that begins with frequent letters
+_SHORT_CHARS: Final = MAX_CHARS  # up to here searching for words first is faster
+_MIN_LONG_CHARS: Final = 26  # of a token with a dot in it, and of one without a rare letter
+_MIN_COLONS: Final = 4  # in a line of `.pgpass`
 _MAX_ROUNDS: Final = 4
 _MAX_SECRETS: Final = 256  # values; a node has a handful, and each has some fifteen spellings
 
@@ -65,13 +67,14 @@ class Rules:
         patterns: added by `configure`.
         secrets: registered values.
         shapes: the expressions made of the secrets; None until they are needed.
-        search, search_dotted, search_lettered: find anything in a text that may be secret by its shape or value.
+        search, search_dotted: find anything in a text that may be secret by its shape or value.
         words: the longest word of each of these names.
-        look: finds a word of a secret's name where a value may follow, in lower case.
+        look: tells which parts of `values.named` may find anything in a longer text.
+        search_words: finds, in a short text in lower case, what that search may find anything in.
         verdicts: what names say of their values.
         clean: texts that hold nothing secret.
-        lock: over `secrets` and `shapes`. Re-entrant: compiling takes a millisecond, and a signal handler or a
-            finalizer may log in the meantime.
+        lock: over `secrets`, `shapes`, `words`, `look` and `search_words`. Re-entrant: compiling takes milliseconds,
+            and a signal handler or a finalizer may log in the meantime.
     """
 
     __slots__ = (
@@ -82,7 +85,7 @@ class Rules:
         "patterns",
         "search",
         "search_dotted",
-        "search_lettered",
+        "search_words",
         "secrets",
         "shapes",
         "verdicts",
@@ -97,7 +100,8 @@ class Rules:
         self.clean: dict[str, None] = {}
         self.lock = threading.RLock()
         self.words: tuple[str, ...] = ()
-        self.look: Callable[[str], object] = quick_look(()).search
+        self.look: Callable[[str], int] = _look_first
+        self.search_words: Callable[[str], object] = _search_words_first
         self.forget_shapes()
 
     def forget_shapes(self) -> None:
@@ -105,7 +109,6 @@ class Rules:
         self.shapes: Shapes | None = None
         self.search: Callable[[str], object] = _search_first
         self.search_dotted: Callable[[str], object] = _search_first_dotted
-        self.search_lettered: tuple[Callable[[str], object], ...] = _FIRST_LETTERED
 
     def compiled(self) -> Shapes:
         """Returns the expressions, compiled on first use: 15 ms, and 12 ms again for other values."""
@@ -113,8 +116,21 @@ class Rules:
             if self.shapes is None:
                 self.shapes = compile_shapes({spelling for value in self.secrets for spelling in spellings(value)})
                 self.search, self.search_dotted = self.shapes.all.search, self.shapes.dotted.search
-                self.search_lettered = tuple(expression.search for expression in self.shapes.lettered)
             return self.shapes
+
+
+def _look_first(text: str) -> int:
+    from hearthnet.observability.redaction.quick import Look
+
+    with active.lock:
+        active.look = Look(kind_of).parts_of
+        return active.look(text)
+
+
+def _search_words_first(text: str) -> object:
+    with active.lock:  # over both: `configure` may have other words
+        active.search_words = quick_look(active.words).search
+        return active.search_words(text)
 
 
 def _search_first(text: str) -> object:
@@ -125,15 +141,22 @@ def _search_first_dotted(text: str) -> object:
     return active.compiled().dotted.search(text)
 
 
-def _search_first_lettered(at: int, text: str) -> object:
-    return active.compiled().lettered[at].search(text)
-
-
-# Each for its own expression: another thread may forget the shapes while one is halfway through them.
-_FIRST_LETTERED: Final = tuple(partial(_search_first_lettered, at) for at in range(4))
-
-
 active: Final = Rules()
+
+
+def prepare() -> None:
+    """Compiles and imports what finds secrets, 40 ms: where logging is configured, so that no record waits for it."""
+    from hearthnet.observability.redaction import (  # noqa: F401  # for what follows
+        arguments,
+        options,
+        spoken,
+        values,
+        vendors,
+    )
+
+    active.compiled()
+    active.look("")
+    active.search_words("")
 
 
 def is_secret(name: str) -> bool:
@@ -170,8 +193,9 @@ def configure(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
     words = [words_of(key) for key in keys]
     active.patterns = tuple(re.compile(pattern) for pattern in patterns)
     active.names = tuple(f"_{'_'.join(parts)}_" for parts in words if parts)
-    active.words = tuple(max(parts, key=len) for parts in words if parts)
-    active.look = quick_look(active.words).search
+    with active.lock:
+        active.words = tuple(max(parts, key=len) for parts in words if parts)
+        active.look, active.search_words = _look_first, _search_words_first
     active.verdicts = {}
     _forget_texts()
 
@@ -214,38 +238,45 @@ def needs_scrub(text: str) -> bool:
     """Returns whether `scrub` must check the text closely; if not, it would return the text unchanged."""
     if known and any(value in text for value in known_here()):
         return True
-    if len(text) < MIN_SECRET_CHARS or text in active.clean:
-        return False
     rules = active
     remembered = rules.clean
+    length = len(text)
+    if length < MIN_SECRET_CHARS or text in remembered:
+        return False
     if (
         rules.search(text) is not None
+        or (length >= _MIN_LONG_CHARS and "." in text and rules.search_dotted(text) is not None)
         or (
-            len(text) >= _MIN_LONG_CHARS
-            and (
-                ("." in text and rules.search_dotted(text) is not None)
-                or rules.search_lettered[3](text) is not None
-                or rules.search_lettered[1](text) is not None
-                or rules.search_lettered[2](text) is not None
-                or ("assword" in text and rules.search_lettered[0](text) is not None)
-            )
+            _is_named(text, length)
+            # A separator of each thing that `values.named` finds.
+            if ":" in text or "=" in text or '"' in text or "'" in text or "<" in text
+            else length >= MIN_CHARS
+            and (text[:3] in BEGINNINGS or (length >= _MIN_LONG_CHARS and "dapi" in text))
+            and directed(text)
         )
-        # A separator of each thing that `values.named` finds, and a word of a name or the user of a URL.
-        or (
-            (":" in text or "=" in text or '"' in text or "'" in text or "<" in text)
-            and (
-                len(text) > _SHORT_CHARS
-                or rules.look(text.lower()) is not None
-                or ("@" in text and ("://" in text or "oracle:" in text))
-            )
-            and any(_named_spans(text))
-        )
+        or (rules.patterns and any(pattern.search(text) for pattern in rules.patterns))
     ):
         return True
-    if rules.patterns and any(pattern.search(text) for pattern in rules.patterns):
-        return True
-    _remember(remembered, text)
+    if length <= _MAX_REMEMBERED_CHARS:  # as `_remember` does, without the cost of a call
+        if len(remembered) >= _MAX_REMEMBERED:
+            remembered.clear()
+        remembered[text] = None
     return False
+
+
+def _is_named(text: str, length: int) -> bool:
+    if length > _SHORT_CHARS:
+        parts = active.look(text)
+        return parts != 0 and any(_named_spans(text, parts))
+    is_seen = (
+        active.search_words(text.lower()) is not None
+        or ("@" in text and ("://" in text or "oracle:" in text))
+        or (
+            length >= MIN_CHARS
+            and (text[:3] in BEGINNINGS or (text.count(":") >= _MIN_COLONS and (":5432:" in text or ":*:" in text)))
+        )
+    )
+    return is_seen and (any(_named_spans(text)) or directed(text) != [])
 
 
 def scrub(text: str) -> str:
@@ -264,22 +295,22 @@ def scrub(text: str) -> str:
         if spans:
             spans = _again(cleaned, spans)
         else:
-            _remember(remembered, cleaned)
+            if len(cleaned) <= _MAX_REMEMBERED_CHARS:
+                _remember(remembered, cleaned)
             return cleaned
         cleaned = _replace(cleaned, spans)
     return REDACTED if _spans(cleaned) else cleaned
 
 
 def _remember(remembered: dict[str, None], text: str) -> None:
-    if len(text) <= _MAX_REMEMBERED_CHARS:
-        if len(remembered) >= _MAX_REMEMBERED:
-            remembered.clear()
-        remembered[text] = None
+    if len(remembered) >= _MAX_REMEMBERED:
+        remembered.clear()
+    remembered[text] = None
 
 
 def _spans(text: str) -> list[Span]:
     """Returns the spans of secrets, in order; they may overlap."""
-    found = [*_shaped_spans(text), *_named_spans(text)]
+    found = [*_shaped_spans(text), *_named_spans(text), *directed(text)]
     for value in known_here() if known else ():
         found += _places(text, value)
     for pattern in active.patterns:
@@ -308,8 +339,7 @@ def _shaped_spans(text: str) -> Iterator[Span]:
     shapes = active.compiled()
     for match in shapes.registered.finditer(text) if shapes.registered is not None else ():
         yield match.start() - int((match.lastgroup or "").rpartition("_")[2]), match.end()  # its look-behind
-    long = (shapes.dotted, *shapes.lettered) if len(text) >= _MIN_LONG_CHARS else ()
-    for expression in (shapes.known, *long):
+    for expression in (shapes.known, shapes.dotted) if len(text) >= _MIN_LONG_CHARS else (shapes.known,):
         covered = 0  # within a secret nothing is checked again: the time stays linear
         for match in expression.finditer(text):
             if match.end() > covered and (span := _secret_of(text, match)) is not None:
@@ -342,12 +372,29 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     return span if span is None or is_meant(kind, text[slice(*span)]) else None
 
 
-def _named_spans(text: str) -> Iterator[Span]:
+def _named_spans(text: str, parts: int | None = None) -> Iterator[Span]:
     from hearthnet.observability.redaction import (
         values as redaction_values,  # a dozen expressions, for the few texts that need them
     )
 
-    return redaction_values.named(text, kind_of)
+    parts = redaction_values.ALL_PARTS if parts is None else parts
+    yield from redaction_values.named(text, kind_of, parts)
+    if parts & redaction_values.PAIRED and ('"' in text or "'" in text):
+        from hearthnet.observability.redaction.arguments import listed
+
+        yield from listed(text, spans_of_line, active.search_words)
+
+
+def spans_of_line(line: str) -> list[Span]:
+    """Returns the spans of secrets in the line of a command; most lines have none."""
+    return [*(_spans(line) if needs_scrub(line) else ()), *in_arguments(line)]
+
+
+def without_arguments(items: Sequence[object]) -> list[object]:
+    """Returns the items of a list without the secrets that they show as the line of a command."""
+    from hearthnet.observability.redaction.arguments import without_secrets
+
+    return without_secrets(items, spans_of_line)
 
 
 def _replace(text: str, spans: list[Span]) -> str:
@@ -433,12 +480,11 @@ _FIRST: Final = "-_JKSIBb"  # pivots of the branches above, used again
 class Shapes(NamedTuple):
     """The expression as a whole, for searching, and its parts: a match of one must not hide one of the other.
 
-    `dotted` and `lettered` are no part of `all`: they are for longer texts.
+    `dotted` is no part of `all`: it is for longer texts.
     """
 
     all: re.Pattern[str]
     dotted: re.Pattern[str]
-    lettered: tuple[re.Pattern[str], ...]
     known: re.Pattern[str]
     registered: re.Pattern[str] | None
 
@@ -458,7 +504,6 @@ def compile_shapes(registered: Collection[str]) -> Shapes:
     return Shapes(
         all=re.compile("|".join((*branches, *shapes.BRANCHES))),
         dotted=re.compile(shapes.DOTTED),
-        lettered=tuple(map(re.compile, shapes.LETTERED)),
         known=re.compile("|".join(shapes.BRANCHES)),
         registered=re.compile("|".join(branches)) if branches else None,
     )

@@ -14,25 +14,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
+from hearthnet.observability.redaction.expressions import BEGINS, NEXT_ITEM
 from hearthnet.observability.redaction.vendors import MARKS, VENDORS
 
-__all__ = ["BRANCHES", "DOTTED", "LETTERED", "NEXT_ITEM"]
+__all__ = ["BRANCHES", "DOTTED"]
 
 _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
-# At the beginning of a word, or behind an escaped line break.
-_BEGINS: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 _PEM: Final = r"----BEGIN[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
-# Between an option and its value: white space, or the end of a list's item and the beginning of the next.
-NEXT_ITEM: Final = r"(?:[ \t]+|[\"'\\]{1,8},\s{0,40}|[\"'\\]{0,8}[ \t]{0,8}\r?\n[ \t]{0,40}-[ \t]+)"
 # In SQL and in build files; with something else than letters, for a sentence may quote a word.
 _QUOTED: Final = r"[ \t]+\\{0,7}[\"'](?=[A-Za-z]*[^A-Za-z\s\"'\\])([^\s\"'\\]{6,128})(?=\\{0,7}[\"'])"
 _CRYPT: Final = r"(?:(?<=\$[15678y]\$)|(?<=\$gy\$)|(?<=\$apr1\$))"
 # Behind the name of a secret, where a value may follow that has a digit: `spoken_at` checks both.
 _SPOKEN: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[\w+/=.~%:-]{8})(?=[A-Za-z_+/=.~%:-]{0,64}+\d)"
-# Behind the name of a variable; one without a digit must be longer.
-_NAMED: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[^\s\"'`]{8})(?=[^\s\d]{0,64}+\d|[^\s\"'`]{12})"
+# Behind the name of a variable; one in small letters alone must be longer.
+_NAMED: Final = r"(?:[ \t]+is)?[ \t]{1,4}[\"'`]?(?=[^\s\"'`]{8})(?=[a-z]{0,11}+[^\s\"'`])"
 _ENDINGS: Final = (
     r"[kK](?:ey|EY)",
     r"[tT](?:oken|OKEN)",
@@ -52,7 +49,7 @@ _BRANCHES: Final = {
         r"Lines:(?<=Private-Lines:)[ ]\d{1,3}([\s\S]*?)(?=Private-MAC|\Z)",  # PuTTY
         (
             rf"[A-Za-z](?<!\w-.)(?<![\w-]--.)(?:(?P<option>[\w-]{{1,63}}+)(?={NEXT_ITEM}[^\s-])"
-            rf"|(?P<flag>)(?:(?<=[achkpuwAPUX])|(?<=p)w|(?<=h)p)(?=[^\s-]|{NEXT_ITEM}[^\s-]))"
+            rf"|(?P<flag>)(?:(?<=[achkpuwAKNPUX])|(?<=p)w|(?<=h)p)(?=[^\s-]|{NEXT_ITEM}[^\s-]))"
         ),
         rf"[pP](?:sk|SK){_SPOKEN}",
         r"us\d{1,2}(?<=([0-9a-fA-F]{32})-us\d)",  # Mailchimp
@@ -62,26 +59,29 @@ _BRANCHES: Final = {
         # Stripe; Chec, ClickUp, Courier, IEX Cloud, Klaviyo, Photoroom, Ticket Tailor; but keys of tables are
         # `pk_words_like_this`.
         (
-            rf"(?<=[prs]k_)(?<={_BEGINS}.{{3}})(?:(?<!p..)(?:live|prod|test)_([0-9A-Za-z-]{{10,}})"
+            rf"(?<=[prs]k_)(?<={BEGINS}.{{3}})(?:(?<!p..)(?:live|prod|test)_([0-9A-Za-z-]{{10,}})"
             r"|(?=[A-Za-z_]{0,64}+\d)((?:(?:live|test)_[0-9A-Za-z]{20}|(?:[0-9A-Za-z]{1,36}_){0,2}[0-9A-Za-z]{28})[\w-]*))"
         ),
         r"TEST-(?<=FLW...K_TEST-)([0-9A-Za-z]{12,})",  # Flutterwave
-        *(rf"{mode}_(?<=rzp_{mode}_)(?<={_BEGINS}.{{9}})([0-9A-Za-z]{{14,}})" for mode in ("live", "test")),  # Razorpay
+        *(rf"{mode}_(?<=rzp_{mode}_)(?<={BEGINS}.{{9}})([0-9A-Za-z]{{14,}})" for mode in ("live", "test")),  # Razorpay
         *(ending + _NAMED for ending in _ENDINGS),
     ],
     "k": [
-        rf"en(?<=[tT]oken){_SPOKEN}",
-        rf"ey(?<=[\s-]key){_SPOKEN}",
+        rf"e(?:n(?<=[tT]oken)|y(?<=[\s-]key)){_SPOKEN}",
         # Hooks: the host, or the beginning of the path, is before the pivot.
-        r"\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,})",
+        r"\.com/(?<=hooks\.slack\.com/)(?:(?:services|workflows|triggers)/([\w/+]{20,})|services/T\w+/B\w+/(\w+))",
         r"s/catch/(?<=zapier\.com/hooks/catch/)([\w/]{10,})",
         r"s/(?<=com/api/webhooks/)\d{16,20}/([\w-]{50,})",  # Discord
-        r"(?:b2)?/(?:(?<=office\.com/webhook/)|(?<=office\.com/webhookb2/))([\w@/-]{40,})",  # Teams
-        r"/(?<=tines\.com/webhook/)([\w/]{40,})",
+        r"b2/(?<=office\.com/webhookb2/)([\w@/-]{40,})",  # Teams
+        r"/(?:(?<=office\.com/webhook/)([\w@/-]{40,})|(?<=tines\.com/webhook/)([\w/]{40,}))",
+    ],
+    "w": [
+        rf"ord(?:(?<=[\w.-]password)|(?<=Password)|(?<=\bpassword))(?:{_QUOTED}|{_SPOKEN}|(?:\s|\\n){{1,8}}(?=[^\s\\]))",
+        r"[ \t]+(?:(?<=bindpw[ \t])|(?<=rootpw[ \t])(?:--\w+[ \t]+){0,2})[\"']?([^\s\"']{3,128})",  # of LDAP
     ],
     "K": [rf"(?:(?<=TOK)EN|ey|EY){_SPOKEN}"],
     "J": [
-        rf"(?<={_BEGINS}eyJ)([\w-]{{5,1000}}+(?:\.[\w-]+)+)",  # JWT
+        rf"(?<={BEGINS}eyJ)([\w-]{{5,1000}}+(?:\.[\w-]+)+)",  # JWT
         # A private key in PEM, in base64: of RSA, EC, DSA, OpenSSH, PKCS#8, an encrypted one, PGP; not a certificate.
         r"TiB(?<=LS0tLS1CRUdJTiB)(?=SU0E|FQyBQ|EU0Eg|PUEVO|QUklW|FTkNS|QR1Ag)([\w+/=-]{40,})",
     ],
@@ -99,7 +99,7 @@ _BRANCHES: Final = {
         rf"(?:earer|EARER)[ \t]+{_CREDENTIALS}",
         # Bitbucket Data Center: with an `@` in it, unless that is before the host of a URL.
         (
-            rf"BDC-(?<={_BEGINS}BBDC-)(?=[\w+/=@-]{{16}})(?=[a-z_-]{{0,64}}+[0-9A-Z+/=@])"
+            rf"BDC-(?<={BEGINS}BBDC-)(?=[\w+/=@-]{{16}})(?=[a-z_-]{{0,64}}+[0-9A-Z+/=@])"
             r"([\w+/=-]*+(?:@(?!localhost|[a-z0-9-]+[.:])[\w+/=-]*+)*)"
         ),
         r"Y(?<=DENTIFIED BY)" + _QUOTED,
@@ -107,10 +107,13 @@ _BRANCHES: Final = {
     ],
     "q": [
         r"uirepass(?<=\brequirepass)[ \t]+[\"']?([^\s\"']{3,128})",  # Redis
+        (
+            r"ctl(?<=\brabbitmqctl)[ \t][^\n]{0,60}?(?:add_user|(?:change|authenticate)_\w+)[ \t]+\S{1,64}[ \t]+"
+            r"[\"']?([^\s\"']{3,128})"
+        ),
         r"lplus(?<=\bsqlplus)[ \t][^\n]{0,100}?\b\w{1,64}/([^\s@/\"']{3,128})@",
     ],
     "b": [
-        r"indpw(?<=\bbindpw)[ \t]+[\"']?([^\s\"']{3,128})",  # LDAP
         r"le secret(?<=\benable secret)[ \t]+(?:\d[ \t]+)?(?=[^\s\d]{0,64}+\d)(\S{4,128})",  # routers
         rf"earer(?<!\wbearer)[ \t]+{_CREDENTIALS}",
         r"y(?<=dentified by)" + _QUOTED,
@@ -121,8 +124,8 @@ _BRANCHES: Final = {
     ],
     "~": [r"(?<=[\w.~-]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
     "|": [
-        r" (?:sudo )?(?:chpasswd\b|passwd\b[^|\n]{0,40}--stdin)",  # `piped_at` finds the password
-        r"(?<=\d{15}\|)([\w-]{27,})",  # Facebook, an app's
+        r" [scp](?:(?<=s)udo [cp])?(?:(?<=c)hpasswd\b|(?<=p)asswd\b[^|\n]{0,40}--stdin)",  # `piped_at` finds it
+        r"[\w-](?<=\d{15}\|.)([\w-]{26,})",  # Facebook, an app's
     ],
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [
@@ -140,8 +143,8 @@ _DOTTED: Final = (
 )
 _BEHIND_DIGIT: Final = (
     r"(?<=dt0[A-Za-z]\d\d\.)([0-9A-Za-z]{16,}(?:\.[0-9A-Za-z]+)?)",  # Dynatrace
-    rf"(?<={_BEGINS}1000\.)([0-9a-f]{{32}}\.[0-9a-f]{{32}})",  # Zoho
-    rf"(?<={_BEGINS}[01]\.)(A[\w-]{{50,}}(?:\.\d)?\.Ag[\w-]{{40,}}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
+    rf"(?<={BEGINS}1000\.)([0-9a-f]{{32}}\.[0-9a-f]{{32}})",  # Zoho
+    rf"(?<={BEGINS}[01]\.)(A[\w-]{{50,}}(?:\.\d)?\.Ag[\w-]{{40,}}(?:\.[\w-]+)?)",  # Entra ID, refresh tokens
     r"(?<=[0-9A-Za-z]{8}\.v1\.)([\w-]{16,}\.[0-9a-f]{20,})",  # Airtable, OAuth
 )
 _BEFORE_RUN: Final = (
@@ -149,14 +152,6 @@ _BEFORE_RUN: Final = (
     r"(?:ey|ewo)(?:(?<=[\w=-]{14}\.ey)|(?<=[\w=-]{14}\.ewo))(?=[a-z_]{0,64}+[0-9A-Z])([\w/-]{9,}={0,2}\.[\w/=-]*)",
     r"(?=[\w-]{27})(?:(?<=[MNO][\w-]{23}\.[\w-]{6}\.)|(?<=[MNO][\w-]{25}\.[\w-]{6}\.))([\w-]+)",  # Discord
     r"[0-9a-f]{64}(?<=pat[A-Za-z0-9]{14}\.([0-9a-f]{64}))",  # Airtable
-)
-# Tokens that begin with frequent letters. Python searches for the literal text with which an expression begins, which
-# costs less than a branch that begins with one of its letters.
-LETTERED: Final = (
-    rf"assword(?:(?<=[\w.-]password)|(?<=Password)|(?<=\bpassword))(?:{_QUOTED}|{_SPOKEN}|(?:\s|\\n){{1,8}}(?=[^\s\\]))",
-    rf"dapi(?<={_BEGINS}dapi)([0-9a-fA-F]{{22,}}(?:-\d+)?)",  # Databricks
-    rf"oy2(?<={_BEGINS}oy2)([0-9a-z]{{43}})(?!\w)",  # NuGet
-    rf"cio(?<={_BEGINS}cio)(?=[A-Za-z]{{0,32}}+\d)([0-9A-Za-z]{{32}})(?!\w)",  # crates.io
 )
 _PIVOTS: Final = "+_-~JKQZYVBAG.b"  # of prefixes and marks: those that cost least first
 
@@ -206,8 +201,7 @@ def _behind(prefixes: Iterable[str], more: str) -> str:
         widths[is_bounded, len(prefix)].append(re.escape(prefix))
     return "(?:{})".format(
         "|".join(
-            f"(?<={_BEGINS if is_bounded else ''}(?:{'|'.join(same)}){more})"
-            for (is_bounded, _), same in widths.items()
+            f"(?<={BEGINS if is_bounded else ''}(?:{'|'.join(same)}){more})" for (is_bounded, _), same in widths.items()
         )
     )
 

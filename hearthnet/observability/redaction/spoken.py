@@ -22,10 +22,15 @@ _MAX_NAME_CHARS: Final = 80
 _MAX_VALUE_CHARS: Final = 256
 _NAME: Final = re.compile(r"([\w.-]+)(?:[ \t]+is)?[ \t]+[\"'`]?$")
 _NETRC: Final = re.compile(r"login\s+\S{1,64}?(?:\s|\\n)+password(?:\s|\\n)+[\"'`]?$")
+# Of routers, and of two commands; a digit before the password tells its encoding.
+_SET: Final = re.compile(r"\b(?:enable|(?:username|neighbor|mysqladmin|nmcli)\s[^\n]{1,64}?)\s+password\s+[\"'`]?$")
+_SET_VALUE: Final = re.compile(r"(?:\d\s+)?(?=[a-z]*[^a-z\s.,:;!?)\"'`])([^\s\"'`\\]{3,128})")
 _ENTRY: Final = re.compile(r"[^\s\"'`\\]+")
 _PASSWORD: Final = re.compile(r"pass|pwd|secret", re.IGNORECASE)
+_DIGIT: Final = re.compile(r"\d")
 _MIN_DIGITS: Final = 12  # of a value that is neither a password nor a count
 _RUN: Final = re.compile(r"[^\s\"'`]*[^\s\"'`.,;:)]")
+_NO_SYMBOL: Final = re.compile(r"[-(\[{<:$%@\\]|[\w./:@,+'=~-]*$")  # of prose and code
 _VALUE: Final = re.compile(r"\.?[\w+/=~%-]+(?:[.:]+[\w+/=~%-]+)*")
 
 
@@ -41,6 +46,9 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
     if _NETRC.search(head) is not None:
         entry = _ENTRY.match(text, start)
         return None if entry is None else entry.span()
+    if _SET.search(head) is not None:
+        setting = _SET_VALUE.match(text, start)
+        return None if setting is None else setting.span(1)
     before, value = _NAME.search(head), _VALUE.match(text, start)
     run = _RUN.match(text, start, start + _MAX_VALUE_CHARS)
     if before is None or run is None:
@@ -49,7 +57,7 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
     kind = kind_of(with_owner(head[: before.end(1)], name) if name in ALONE else name)
     if kind == PLAIN:
         return None
-    if len(words_of(name)) > 1 and is_made(run[0]):
+    if len(words_of(name)) > 1 and (is_made(run[0]) or (_NO_SYMBOL.match(run[0]) is None and could_be_secret(run[0]))):
         return run.span()
     if value is None:
         return None
@@ -59,7 +67,7 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
 
 
 def _is_number(name: str, kind: int, value: str) -> bool:
-    """Returns whether a value that begins with a digit is a secret: of a password any, else one of many digits."""
-    if kind != SECRET or not value[0].isdigit():
+    """Returns whether a value with a digit is a secret: of a password any, else one of many digits."""
+    if kind != SECRET or _DIGIT.search(value) is None:
         return False
     return _PASSWORD.search(name) is not None or (value.isdigit() and len(value) >= _MIN_DIGITS)

@@ -20,15 +20,38 @@ from hearthnet.observability.redaction.names import (
     OPEN,
     PLAIN,
     SECRET,
+    VARIABLE,
     could_be_secret,
+    is_made,
     is_meant,
     last_word_is_secret,
     makes_words,
 )
 
-__all__ = ["ALONE", "Key", "Span", "is_basic", "named", "value_of", "with_owner"]
+__all__ = [
+    "ALL_PARTS",
+    "ALONE",
+    "ELEMENTS",
+    "ESCAPES",
+    "IN_URL",
+    "KEYED",
+    "PAIRED",
+    "UNCERTAIN",
+    "Key",
+    "Span",
+    "is_basic",
+    "named",
+    "value_of",
+    "with_owner",
+]
 
 Span = tuple[int, int]
+# Parts of the search; a quick check tells which of them a text needs.
+KEYED: Final = 1
+PAIRED: Final = 2
+ELEMENTS: Final = 4
+IN_URL: Final = 8
+ALL_PARTS: Final = 15
 
 _NAME_CHARS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 # Allowed between a name and its separator: quotes, escaped or not, a closing bracket, the rest of `:=`, `?=` or `==`.
@@ -52,6 +75,7 @@ _BRACKET: Final = re.compile(r"[\[\]{}]")
 _RUN: Final = re.compile(
     r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\(?![nrt\"'\\]))*"
 )
+_UNBROKEN: Final = re.compile(r"[^\s=\\]{8,}+(?!=)")
 _LINE: Final = re.compile(r"(?:[^\n\r\"'\\]|\\(?![nrt\"'\\])|[\"'](?!\s*[,;:)\]}]|\s*$))*")
 _SCHEME: Final = re.compile(
     r"(?:bearer|basic|token|ssws|apikey|api-key|negotiate|digest|hmac|signature|aws4[\w-]*)[ \t]++", re.IGNORECASE
@@ -106,14 +130,22 @@ _NO_OWNERS: Final = frozenset({
     "in", "invalid", "is", "its", "no", "not", "of", "on", "one", "or", "same", "some", "that", "the", "their", "this",
     "to", "under", "unknown", "with", "wrong",
 })  # fmt: skip
-_ESCAPES: Final = ("n", "r", "t")
-_UNCERTAIN: Final = _BORROWING | ALONE
-_NUMBER: Final = 4  # a kind of name: secret if the value could be one, or is a number
-_OF_OWNED: Final = {PLAIN: PLAIN, OPEN: LIKELY, LIKELY: LIKELY, SECRET: _NUMBER}  # `stripe key: …`, `api key: …`
+ESCAPES: Final = ("n", "r", "t")
+UNCERTAIN: Final = _BORROWING | ALONE
+_NUMBER: Final = 5  # a kind of name: secret if the value could be one, or is a number
+_OF_OWNED: Final = {
+    PLAIN: PLAIN,
+    OPEN: LIKELY,
+    LIKELY: LIKELY,
+    VARIABLE: LIKELY,
+    SECRET: _NUMBER,
+}  # `stripe key: …`, `api key: …`
 _VERB: Final = re.compile(r"(?!(?:pre)?shared|signing)\w*(?:ed|ing)")
 _OWNER: Final = re.compile(r"([\w.-]{2,63})[ \t]{1,4}$")
 # User and password before a host. The password may hold an `@`: the last one counts.
-_USERINFO: Final = re.compile(r"://(?:([^\s/?#\"'<>@:]*+):([^\s/?#\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@")
+_USERINFO: Final = re.compile(
+    r"://(?:([^\s/?#\"'<>@:]*+):(?!\d{1,5}[?#])([^\s/\"'<>]*)|(?=[^\s/@]{0,64}\d)([\w.~%+-]{20,}))@"
+)
 _ORACLE: Final = re.compile(r"oracle:(?:thin|oci8?):[\w$#]{1,64}/([^\s@/\"']{1,128})@")
 _TOKEN_AS_USER: Final = re.compile(r"(?=\D*\d)[\w.~%+-]{20,}")  # before `:x-oauth-basic`, say
 _PORT: Final = re.compile(r"\d{1,5}(?!\w)")
@@ -130,20 +162,30 @@ class Key(NamedTuple):
     limit: int = sys.maxsize  # where to stop: of a value that may be none, covered text is searched again
 
 
-def named(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
-    """Yields the spans of values of secret names, in pairs and elements too, and of passwords in URLs."""
-    yield from _keyed(text, kind_of)
-    if "<" in text:
+def named(text: str, kind_of: Callable[[str], int], parts: int) -> Iterator[Span]:
+    """Yields the spans of values of secret names, in pairs and elements too, and of passwords in URLs.
+
+    Args:
+        text: the whole.
+        kind_of: judges a name.
+        parts: of this search, as a sum: `KEYED`, `PAIRED`, `ELEMENTS`, `IN_URL`.
+    """
+    if parts & KEYED:
+        yield from _keyed(text, kind_of)
+    if parts & ELEMENTS and "</" in text:
         yield from _elements(text, kind_of)
-    if '"' in text or "'" in text:
+    if parts & PAIRED and ('"' in text or "'" in text):
         yield from _paired(text, kind_of)
-    if "@" in text and "oracle:" in text:
-        yield from (match.span(1) for match in _ORACLE.finditer(text))
-    if "@" in text and "://" in text:
-        for match in _USERINFO.finditer(text):
-            yield match.span(match.lastindex or 0)
-            if match[1] and _TOKEN_AS_USER.fullmatch(match[1]) is not None:
-                yield match.span(1)
+    if parts & IN_URL and "@" in text:
+        yield from _in_urls(text)
+
+
+def _in_urls(text: str) -> Iterator[Span]:
+    yield from (match.span(1) for match in _ORACLE.finditer(text))
+    for match in _USERINFO.finditer(text):
+        yield match.span(match.lastindex or 0)
+        if match[1] and (match[2] == "x-oauth-basic" or _TOKEN_AS_USER.fullmatch(match[1]) is not None):
+            yield match.span(1)
 
 
 def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
@@ -170,10 +212,10 @@ def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
             head = text[at - _MAX_NAME_CHARS if at > _MAX_NAME_CHARS else 0 : at]
             bare = head.rstrip(between)
             name = bare[len(bare.rstrip(_NAME_CHARS)) :]
-            if has_escapes and name[:1] in _ESCAPES and bare[: -len(name)].endswith("\\") and kind_of(name[1:]):
+            if has_escapes and name[:1] in ESCAPES and bare[: -len(name)].endswith("\\") and kind_of(name[1:]):
                 name = name[1:]  # behind an escaped line break
             # Nearly all names end here.
-            if name and (kind := kind_of(name) or (name in _UNCERTAIN and _kind_beside(text, at, bare, name, kind_of))):
+            if name and (kind := kind_of(name) or (name in UNCERTAIN and _kind_beside(text, at, bare, name, kind_of))):
                 is_value = text[end : end + 1] not in _NO_VALUE[separator]
                 span = _value_if_meant(text, _key(head, bare, name, separator, at), kind) if is_value else None
                 if span is not None:
@@ -227,7 +269,7 @@ def _elements(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
             before = _NAME_ELEMENT.search(text[max(0, match.start() - _MAX_BEFORE_CHARS) : match.start()])
             name = before[1] if before is not None else ""
         content = match[2].rstrip().removesuffix("]]")
-        if name and kind_of(name) != PLAIN and _HARMLESS.fullmatch(content) is None:
+        if name and kind_of(name) != PLAIN and not _is_harmless(content):
             span = _unless_redacted(text, match.start(2), match.start(2) + len(content))
             if span is not None and is_meant(kind_of(name), text[slice(*span)]):
                 yield span
@@ -292,9 +334,14 @@ def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
     content = text[start:end]
     if key.separator == ":" and not key.is_quoted and _is_word(key.name, content) and not _STRONG.search(key.name):
         return None  # "unexpected token: '}'"
-    if _HARMLESS.fullmatch(content) is not None:
+    if _is_harmless(content):
         return None
     return _unless_redacted(text, _skip_scheme(text, start)[0], end)
+
+
+def _is_harmless(value: str) -> bool:
+    """Returns whether a value is a word or a placeholder; a variable's name that could be none is a password."""
+    return _HARMLESS.fullmatch(value) is not None and not (value.startswith("$") and could_be_secret(value[1:]))
 
 
 def _is_word(name: str, content: str) -> bool:
@@ -320,7 +367,7 @@ def _bare(text: str, key: Key, start: int) -> Span | None:
     match = _RUN.match(text, begin, key.limit)
     end = match.end() if match is not None else begin
     value = text[begin:end]
-    if not value or _HARMLESS.fullmatch(value) is not None:
+    if not value or _is_harmless(value):
         return None
     if begin == start and _is_no_secret(text, key, value, start, end):  # behind a scheme there is nothing else
         return None
@@ -329,6 +376,8 @@ def _bare(text: str, key: Key, start: int) -> Span | None:
         return _unless_redacted(text, begin, newline if newline >= 0 else len(text))
     if key.separator == "=" and key.before in ("'", '"'):
         end = max(end, _end_of_item(text, end, key.before))
+    elif key.separator == "=" and key.name.isupper():
+        end = _end_of_made(text, begin, end)
     is_line = (_COOKIE.search(key.name) is not None and "=" in value) or _PHRASE.search(key.name) is not None
     if is_line:
         line = _LINE.match(text, begin)
@@ -341,6 +390,12 @@ def _end_of_item(text: str, end: int, quote: str) -> int:
     closing = text.find(quote, end, end + _MAX_LINE_CHARS)
     rest = text[end:closing] if closing >= 0 else "="
     return end if "=" in rest or "\n" in rest else closing
+
+
+def _end_of_made(text: str, start: int, end: int) -> int:
+    """Returns the end of a variable's value of letters and signs at random, which quotes and commas are among."""
+    match = _UNBROKEN.match(text, start, start + _MAX_OPEN_CHARS)
+    return end if match is None or not is_made(match[0]) else max(end, match.end())
 
 
 def _is_no_secret(text: str, key: Key, value: str, start: int, end: int) -> bool:

@@ -235,6 +235,7 @@ VENDORS: Final = (
         "Notion before 2024, ConvertAPI, Stripe", "secret_", ALNUM, 16, "API keys; client secrets", "whole with a digit"
     ),
     Vendor("npm", "npm_", ALNUM, 36, "About access tokens"),
+    Vendor("npm", "npm_", ALNUM + "_", 36, _SCANNERS, "whole with a digit"),
     Vendor("NVIDIA", "nvapi-", WORD, 64, "API keys"),
     Vendor("Octopus Deploy", "API-", UPPER, 26, "API keys", "whole"),
     Vendor("OpenShift", "sha256~", WORD, 43, "Authentication"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any, Final, Protocol
 
-from hearthnet.display import span_tree
+from hearthnet.display import counted, span_tree
 
 __all__ = ["picture"]
 
@@ -51,7 +51,7 @@ def _bars(spans: list[tuple[int, dict[str, Any]]], duration_ms: float) -> str:
     rows = "".join(_row(at, depth, item, scale) for at, (depth, item) in enumerate(spans))
     width, height = _NAMES_PX + _BARS_PX + _TIMES_PX, _ROW_PX * len(spans)
     return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' role='img' aria-label='{len(spans)} spans' width='{width}'"
+        f"<svg xmlns='http://www.w3.org/2000/svg' role='img' aria-label='{counted(len(spans), 'span')}' width='{width}'"
         f" height='{height}' viewBox='0 0 {width} {height}' style='display:block;max-width:100%'>{rows}</svg>"
     )
 

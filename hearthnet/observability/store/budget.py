@@ -193,7 +193,7 @@ def foreign_pages(connection: sqlite3.Connection) -> int:
     try:
         ours = _our_pages(connection)
     except sqlite3.OperationalError:
-        found = [connection.execute(sql).fetchone()[0] or 0 for sql in _ESTIMATES.values()]
+        found = [size or 0 for sql in _ESTIMATES.values() for (size,) in connection.execute(sql)]
         ours = sum(found) // PAGE_BYTES
     return max(0, int(pages - free - ours))
 
@@ -203,9 +203,8 @@ def _our_pages(connection: sqlite3.Connection) -> int:
     own = "SELECT name FROM sqlite_schema WHERE tbl_name = ? AND (type = 'table' OR sql IS NULL)"
     count = "SELECT ifnull(sum(pageno), 0) FROM dbstat WHERE name = ? AND aggregate = TRUE"
     trees = [tree for name in names for tree in connection.execute(own, (name,)).fetchall()]
-    return (
-        sum(int(connection.execute(count, tree).fetchone()[0]) for tree in trees) + 1
-    )  # the first page is the schema's
+    sizes = [int(size) for tree in trees for (size,) in connection.execute(count, tree)]
+    return sum(sizes) + 1  # the first page is the schema's
 
 
 class DiskQuota:
@@ -478,7 +477,7 @@ def damage_in(path: Path) -> str | None:
         if path.stat().st_size < PAGE_BYTES:  # to SQLite it is a new one, whose WAL it removes
             return "the file is empty"
         with closing(connect_read_only(path)) as connection:
-            if connection.execute("PRAGMA application_id").fetchone()[0] != TELEMETRY.application_id:
+            if connection.execute("PRAGMA application_id").fetchall() != [(TELEMETRY.application_id,)]:
                 return "it is not a telemetry database"
             found = quick_check(connection, _TEST_S)
     except (OSError, StoreError):  # gone, or not readable now: the next commit fails, and has the reason

@@ -61,8 +61,8 @@ def known_numbers(connection: sqlite3.Connection, run_id: str, above: int) -> se
 
 def is_closed(connection: sqlite3.Connection, run_id: str) -> bool:
     """Returns whether the database has the end of a run."""
-    row = connection.execute("SELECT ended_us FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-    return row is not None and row[0] is not None
+    found = connection.execute("SELECT 1 FROM runs WHERE run_id = ? AND ended_us IS NOT NULL", (run_id,))
+    return found.fetchone() is not None
 
 
 def merge(connection: sqlite3.Connection, records: Sequence[Record], *, run_id: str | None = None) -> int:

@@ -68,20 +68,23 @@ class Pacer:
         self._event = asyncio.Event()
         self._wake_at_once = False
         self._skip_gap = False
+        self._must_drain = False
         self._wake_pending = False
         self._flushed_at = self._kept_house_at = self._looked_at = time.monotonic()
 
     # --- from any thread
 
-    def wake(self, at_once: bool = False, skip_gap: bool = False) -> None:
+    def wake(self, at_once: bool = False, skip_gap: bool = False, one_commit: bool = False) -> None:
         """Wakes the thread; between two commits at most one call reaches its loop.
 
         Args:
             at_once: commit now instead of at the next interval.
             skip_gap: commit even if the last commit was a moment ago or failed: a caller is waiting.
+            one_commit: the caller does not wait for records that arrive meanwhile.
         """
         self._wake_at_once = self._wake_at_once or at_once
         self._skip_gap = self._skip_gap or skip_gap
+        self._must_drain = self._must_drain or (skip_gap and not one_commit)
         loop = self.loop
         if loop is not None and not self._wake_pending:
             self._wake_pending = True
@@ -148,10 +151,10 @@ class Pacer:
             await self._wait_for_wake(left)
 
     def begin(self) -> bool:
-        """Begins a round of work; returns True if a caller waits for it."""
-        is_awaited = self._skip_gap or self.is_stopping
-        self._wake_at_once = self._skip_gap = False
-        return is_awaited
+        """Begins a round of work; returns True if a caller waits until all is committed."""
+        must_drain = self._must_drain or self.is_stopping
+        self._wake_at_once = self._skip_gap = self._must_drain = False
+        return must_drain
 
     def flushed(self, *, is_committed: bool) -> None:
         """Records the end of a flush; each failure in a row doubles `retry_s`."""

@@ -83,9 +83,10 @@ class Settled:
 
     def after(self, numbers: Sequence[int]) -> int:
         """Returns what `number` will be once more are settled, given in order."""
-        if not self._ahead and numbers and numbers[-1] - self.number == len(numbers) == numbers[-1] - numbers[0] + 1:
+        number = self.number
+        if not self._ahead and numbers and numbers[0] > number and numbers[-1] == number + len(numbers):
             return numbers[-1]
-        ahead, number = self._ahead.union(numbers), self.number
+        ahead = self._ahead.union(numbers)
         while number + 1 in ahead:
             number += 1
         return number
@@ -305,7 +306,6 @@ def trial(connection: sqlite3.Connection) -> None:
     """
     connection.executemany(SET, [(name, 0) for name in _STATE])
     connection.execute(rows.MARK_DATABASE)
-    connection.execute(BEGIN).fetchall()
     for seq in range(1, 5):
         run = str(seq)
         notable, some = (0, None) if seq < 3 else (1, "x")

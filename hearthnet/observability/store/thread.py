@@ -421,7 +421,7 @@ class StoreThread:
         )
 
     async def _work(self) -> None:
-        is_awaited = self.pacer.begin()
+        must_drain = self.pacer.begin()
         self.ensure_box()
         if self.writer is None or self.writer.must_reopen:
             await self._reopen()
@@ -431,7 +431,7 @@ class StoreThread:
             self._recorder.box.note_alive()
             self._recorder.box.prepare()
         self._check_disk()
-        self.writer.is_gentle = not is_awaited and not self._recorder.is_filling()
+        self.writer.is_gentle = not must_drain and not self._recorder.is_filling()
         log_dropped()
         is_committed = await self.writer.flush()
         self.pacer.flushed(is_committed=is_committed)

@@ -83,7 +83,7 @@ def _calls(make: MakeSpan, function: Callable[..., Any]) -> Callable[..., Any]:
             span.__exit__(type(error), error, error.__traceback__)
             raise
         kind = type(result)
-        if span.number and kind in _WRAPPERS and sys.getrefcount(result) <= _REFERENCES and not _is_awaitable(result):
+        if span.span_id and kind in _WRAPPERS and sys.getrefcount(result) <= _REFERENCES and not _is_awaitable(result):
             wrapper = _WRAPPERS[kind](Unstarted(result, span, swap_in(outside)))
             wrapper.__name__, wrapper.__qualname__ = result.__name__, result.__qualname__
             return wrapper

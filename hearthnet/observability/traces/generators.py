@@ -41,8 +41,11 @@ def swap_in(found: Inside) -> Inside:
 class OpenSpan(Protocol):
     """A span as its decorator knows it."""
 
-    number: int  # 0 outside any trace
     status: str
+
+    @property
+    def span_id(self) -> str:
+        """Its id; empty outside any trace."""
 
     def __enter__(self) -> Self: ...
 

@@ -13,13 +13,14 @@ from contextvars import Token
 from functools import partial
 from time import monotonic_ns
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
 
 import orjson
 
+from hearthnet.forensics.marks import SPAN
 from hearthnet.observability.metrics import orphan_spans_total
 from hearthnet.observability.records.context import Counted, Scope, collector, current, swap
-from hearthnet.observability.records.ids import id_source, span_id_of
+from hearthnet.observability.records.ids import id_source, new_span_id
 from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_a, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
 from hearthnet.observability.redaction.rules import on_change
@@ -42,6 +43,9 @@ __all__ = [
     "trace_types",
 ]
 
+if TYPE_CHECKING:
+    from hearthnet.observability.records.blackbox import Slot
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -54,6 +58,7 @@ orphans: Final[deque[str]] = deque(maxlen=32)
 # What a scope may be that is a trace itself: `trace` adds its class, which is above this module.
 trace_types: Final[set[type]] = set()
 _new: Final = object.__new__
+_pack_span: Final = SPAN.pack_into
 _scope: Final = current.get
 _set_scope: Final = current.set
 
@@ -61,11 +66,13 @@ _set_scope: Final = current.set
 class OpenTrace(Protocol):
     """A trace as its spans know it, and as a scope."""
 
-    number: int
     started_ns: int
     ended: bool
     is_over: bool
     token: Token[Scope | None] | None
+    _spans: list[Span] | None
+    _top: Span | None
+    _slot: Slot | None
 
     def note_told(self, told: Sequence[str]) -> None:
         """Remembers secrets that one of its spans has told."""
@@ -110,7 +117,7 @@ class Span:
     """A named part of a trace. Made by `span(name, **extras)`; serves one `with` or `async with`, or as a decorator.
 
     Attributes:
-        number: the id as a number; 0 before it is opened, and for an orphan.
+        span_id: the id; empty before the span is opened, and for an orphan.
         name: a constant.
         offset_ms: from the start of the trace.
         duration_ms: None while it is open.
@@ -123,10 +130,15 @@ class Span:
         TypeError: raised when it is made without a name.
     """
 
-    __slots__ = ("_parent", "_started_ns", "closed_ns", "extras", "name", "number", "outer", "status", "trace")
+    __slots__ = (
+        "_parent", "_started_ns", "below", "closed_ns", "extras", "name", "outer", "span_id", "status", "trace",
+    )  # fmt: skip
 
     trace: OpenTrace
     outer: Span | Root | OpenTrace
+    below: Span | None  # of its trace, the one that was opened last before it and was open then
+    _parent: str | None  # this and the next from when it is opened
+    _started_ns: int
 
     def __init__(self, name: str = _BY_KEYWORD, /, **extras: Any) -> None:
         if name is _BY_KEYWORD:
@@ -135,28 +147,24 @@ class Span:
             name = extras.pop("name")
         self.name = name
         self.extras = extras
-        self.number = self._parent = self._started_ns = self.closed_ns = 0
+        self.span_id = ""
+        self.closed_ns = 0
         self.status = OK
 
     @property
     def id(self) -> str:
         """The id; empty before the span is opened, and for an orphan."""
-        return span_id_of(self.number) if self.number else ""
-
-    @property
-    def span_id(self) -> str:
-        """The id, as a scope."""
-        return self.id
+        return self.span_id
 
     @property
     def parent(self) -> str | None:
         """The id of the span around it; None directly under the trace."""
-        return span_id_of(self._parent) if self._parent else None
+        return self._parent if self.span_id else None
 
     @property
     def started_ns(self) -> int:
-        """When it was opened, on the monotonic clock of its run."""
-        return self._started_ns
+        """When it was opened, on the monotonic clock of its run; 0 before."""
+        return getattr(self, "_started_ns", 0)
 
     @property
     def offset_ms(self) -> float:
@@ -170,40 +178,36 @@ class Span:
 
     def __enter__(self) -> Self:
         outer: Any = _scope()
-        kind = type(outer)
-        if kind is Span:
-            trace, is_open = outer.trace, not outer.closed_ns
+        if type(outer) is Span:
+            trace, parent, is_open = outer.trace, outer.span_id, not outer.closed_ns
         else:
-            trace, is_open = outer, kind in trace_types
+            trace, parent, is_open = outer, None, type(outer) in trace_types
         name = self.name
-        if not is_open or self.number or trace.ended or collector.thread or type(name) is not str:
+        if not is_open or self.span_id or collector.thread or type(name) is not str:
             return self._enter(outer)
-        encoded = known_names.get(name)
-        if encoded is None:
+        spans = trace._spans
+        if name not in known_names or spans is None or len(spans) >= MAX_SPANS:
             return self._enter(outer)
-        self.outer, self.trace = outer, trace
-        if kind is Span:
-            self._parent = outer.number
-        self.number = id_source.next_span_number()
+        try:
+            self.span_id = next(id_source.span_ids)
+        except StopIteration:  # others are drawn
+            self.span_id = new_span_id()
+        self.outer, self.trace, self._parent = outer, trace, parent
         self._started_ns = started_ns = monotonic_ns()
-        spans, still_open = trace._spans, trace._open
-        if spans is None or trace._dropped_spans or len(spans) >= MAX_SPANS:  # as many are open at most
-            trace.add_span(self, started_ns)
-        else:
-            still_open.append(self)
-            spans.append(self)
-            if (slot := trace._slot) > 0:
-                box = trace._box
-                try:
-                    box.pack_span(box.table, slot + box.span_at, encoded, started_ns, 1)
-                except (TypeError, ValueError):  # see `open_span`
-                    box.open_span(slot, name, started_ns)
+        self.below = trace._top
+        trace._top = self
+        spans.append(self)
+        if (slot := trace._slot) is not None:
+            try:
+                _pack_span(slot.box.table, slot.span_at, known_names[name], started_ns, 1)
+            except (KeyError, TypeError, ValueError):  # see `open_span`; the names have just been cleared
+                slot.box.open_span(slot, name, started_ns)
         _set_scope(self)
         return self
 
     def _enter(self, outer: Span | Root | OpenTrace | None) -> Self:
         """Opens the span in any order of calls."""
-        if self.number:
+        if self.span_id:
             return self._open_again()
         if outer is None or (trace := outer.trace).ended:
             self.closed_ns = 0  # an orphan: it measures, but is not stored
@@ -217,8 +221,8 @@ class Span:
         if outer.closed_ns:  # out of order, elsewhere, or since this context was copied
             outer = _open_around(outer)
         self.outer = outer
-        self._parent = outer.number
-        self.number = id_source.next_span_number()
+        self._parent = outer.span_id
+        self.span_id = new_span_id()
         self.trace = trace
         self._started_ns = started_ns = monotonic_ns()
         trace.add_span(self, started_ns)
@@ -230,26 +234,20 @@ class Span:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         ended_ns = monotonic_ns()
-        if error is not None or _scope() is not self or self.closed_ns or collector.thread or self.trace.ended:
+        if error is not None or _scope() is not self or collector.thread or (trace := self.trace)._top is not self:
             self._exit(kind, error, traceback, ended_ns)
             return
-        trace: Any = self.trace
         self.closed_ns = ended_ns
         _set_scope(self.outer)
-        still_open = trace._open
-        try:
-            if len(still_open) != 1 or still_open[0] is not self or trace._dropped_spans:
-                trace.close_span(self)
-                return
-            del still_open[0]
-        except IndexError:  # another thread, or a signal handler, has ended the trace in between
+        if self.below is not None:
+            trace.close_span(self)
             return
-        if (slot := trace._slot) > 0:
-            box = trace._box
+        trace._top = None
+        if (slot := trace._slot) is not None:
             try:
-                box.table[slot + box.span_mark_at] = 0
+                slot.box.table[slot.span_mark_at] = 0
             except (OSError, ValueError):
-                box.close_span(slot)
+                slot.box.close_span(slot)
 
     def _exit(
         self,
@@ -271,7 +269,7 @@ class Span:
             self.closed_ns = ended_ns
             if error is not None:
                 self.fail(error)
-        if self.number and not (trace := self.trace).ended:  # else `detach` has restored the scope before the trace
+        if self.span_id and not (trace := self.trace).ended:  # else `detach` has restored the scope before the trace
             # Spans that were opened inside, and left open, go with it.
             if inside is not None and (not collector.thread or not collector.is_here()):
                 current.set(self.outer)
@@ -286,18 +284,18 @@ class Span:
     ) -> None:
         self.__exit__(kind, error, traceback)
 
-    def open_in(self, outer: Span | Root | OpenTrace, parent: int, started_ns: int) -> None:
+    def open_in(self, outer: Span | Root | OpenTrace, parent: str | None, started_ns: int) -> None:
         """Opens the span without making it current: for those that `close` ends, in any context.
 
         Args:
             outer: the scope that it is in.
-            parent: the number of the span around it, which may have closed; 0 directly under the trace.
+            parent: the id of the span around it, which may have closed; None directly under the trace.
             started_ns: when it began, on the monotonic clock of its run.
         """
         self.name = _clean_name(self.name)
         self.outer = outer
         self._parent = parent
-        self.number = id_source.next_span_number()
+        self.span_id = new_span_id()
         self.trace = outer.trace
         self._started_ns = started_ns
         self.trace.add_span(self, started_ns)
@@ -306,7 +304,7 @@ class Span:
         """Closes the span, once. What made it current restores the scope."""
         if not self.closed_ns:
             self.closed_ns = closed_ns
-            if self.number and not self.trace.ended:
+            if self.span_id and not self.trace.ended:
                 self.trace.close_span(self)
 
     def rename(self, name: object) -> None:
@@ -325,7 +323,7 @@ class Span:
         if isinstance(self.extras, dict):  # the program may have set anything
             with Told() as told:
                 self.extras.setdefault("error", describe(error))
-            if told and self.number:
+            if told and self.span_id:
                 self.trace.note_told(told)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -339,8 +337,8 @@ class Span:
         """Returns the span of a stored one."""
         item = cls(stored["name"])
         item.trace = trace
-        item.number = int(stored["id"], 16)
-        item._parent = int(stored["parent"] or "0", 16)
+        item.span_id = stored["id"]
+        item._parent = stored["parent"]
         item.status = stored["status"]
         item.extras = stored["extras"]
         item._started_ns = trace.started_ns + round(stored["offset_ms"] * 1e6)
@@ -354,8 +352,8 @@ class Span:
         """
         started_ns, closed_ns, extras = self._started_ns, self.closed_ns, self.extras
         return {
-            "id": span_id_of(self.number),
-            "parent": span_id_of(self._parent) if self._parent else None,
+            "id": self.span_id,
+            "parent": self._parent,
             "name": self.name if self.name in known_names and not known else clean_text(self.name, _SHORT_NAME_CHARS),
             "offset_ms": (started_ns - self.trace.started_ns) / 1e6,
             "duration_ms": ((closed_ns or ended_ns or monotonic_ns()) - started_ns) / 1e6,
@@ -383,7 +381,8 @@ def span(name: str = _BY_KEYWORD, /, **extras: Any) -> Span:
     made = _new(Span)
     made.name = name
     made.extras = extras
-    made.number = made._parent = made._started_ns = made.closed_ns = 0
+    made.span_id = ""
+    made.closed_ns = 0
     made.status = OK
     return made
 
@@ -432,7 +431,7 @@ class Root:
 
     __slots__ = ("token", "trace")
 
-    number = closed_ns = 0
+    closed_ns = 0
     span_id: None = None
     token: Token[Scope | None]
 

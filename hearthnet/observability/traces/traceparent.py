@@ -28,8 +28,10 @@ __all__ = [
     "headers_for",
     "parse",
     "read_tracestate",
+    "root_span_bytes",
     "root_span_id",
     "spell",
+    "to_bytes",
     "to_w3c",
 ]
 
@@ -59,6 +61,8 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _TO_BASE32: Final = str.maketrans(_CROCKFORD, "0123456789abcdefghijklmnopqrstuv")
 _ULID_SHIFTS: Final = range(125, -1, -5)  # 26 characters of five bits; the first has three
 
+_TRACE_ID_BYTES: Final = 16
+_SPAN_ID_BYTES: Final = 8
 _64_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
 _SPREAD: Final = 0x9E37_79B9_7F4A_7C15  # 2**64 over the golden ratio, odd: times it, no two numbers become one
 
@@ -81,9 +85,18 @@ def to_w3c(trace_id: str) -> str:
     Raises:
         ValueError: raised when the text is no ULID in its canonical spelling.
     """
+    return to_bytes(trace_id).hex()
+
+
+def to_bytes(trace_id: str) -> bytes:
+    """Returns a ULID as the 16 bytes of a W3C trace id.
+
+    Raises:
+        ValueError: raised when the text is no ULID in its canonical spelling.
+    """
     if not is_trace_id(trace_id):
         raise ValueError("not a ULID")
-    return f"{int(trace_id.translate(_TO_BASE32), 32):032x}"
+    return int(trace_id.translate(_TO_BASE32), 32).to_bytes(_TRACE_ID_BYTES)
 
 
 def from_w3c(trace_id: str) -> str:
@@ -159,9 +172,14 @@ def root_span_id(trace_id: str, started_us: int, started_ns: int) -> str:
     `started_mono_ns`), so a reader of the row can find the called side, which has it as `parent_id`. Two visits of one
     distributed trace differ, because they start at different times.
     """
-    low = int(to_w3c(trace_id)[16:], 16)
+    return root_span_bytes(to_bytes(trace_id), started_us, started_ns).hex()
+
+
+def root_span_bytes(trace_id: bytes, started_us: int, started_ns: int) -> bytes:
+    """Returns the same as 8 bytes; the trace's id is given as 16."""
+    low = int.from_bytes(trace_id[_SPAN_ID_BYTES:])
     mixed = low ^ (started_us * _SPREAD) ^ ((started_ns * _SPREAD) >> 7)
-    return f"{mixed & _64_BITS or 1:016x}"
+    return (mixed & _64_BITS or 1).to_bytes(_SPAN_ID_BYTES)
 
 
 def headers_for(trace: Trace | None = None) -> dict[str, str]:

@@ -256,7 +256,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_head, self._is_in_body = False, True
         super().on_headers_complete()
         if is_upgrade:  # the parser takes what follows for the other protocol, so the connection ends with the response
-            self.cycle.keep_alive = False
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]  # uvicorn obeys it
             self._stop_parsing()
         self._unanswered.append(self.cycle)
         if len(self._unanswered) == 1:

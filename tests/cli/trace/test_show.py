@@ -80,13 +80,20 @@ def test_anything_else_is_an_error(reference, code, said, capsys):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("reference", ["last", "-1", "01HXR4"])
-def test_empty_store_has_no_last_trace(reference, capsys):
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("last", "there is no trace last: none is recorded there\n"),
+        ("-1", "there is no trace -1: none is recorded there\n"),
+        ("01HXR4", "no trace 01HXR4 in the ring\n"),
+    ],
+)
+def test_empty_store_has_no_last_trace(reference, said, capsys):
     """That is an error, not a traceback."""
     with telemetry.open():
         pass
     assert _run(["trace", "show", reference]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_nothing_is_wrapped_or_padded_for_a_program(ids, capsys):

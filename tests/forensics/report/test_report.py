@@ -267,6 +267,25 @@ def test_reports_say_whose_it_was(program):
     assert all(said in page(found) for said in ("of web.py", "age, at least", "cron.py"))
 
 
+@pytest.mark.parametrize(("cause", "heading"), [("running", "In flight"), ("killed", "In flight when it ended")])
+def test_heading_of_what_is_in_flight(cause, heading):
+    """What runs has not ended."""
+    case, verdict = hostile(), Verdict(cause, "certain", ())
+
+    assert f"\n\n{heading}\n" in report(case, verdict, colour=False, unicode=True, columns=120)
+    assert f"<h2>{heading}</h2>" in page(document(case, verdict))
+
+
+def test_record_that_represents_a_flood_says_so():
+    """Its time is that of the last one: alone it would look like a record that was made then."""
+    case = hostile()
+    case.entries = [Entry(NOW, "log", "info", "worker", "worked", extras={"repeats": 1_039})]
+
+    assert " worker worked, and 1,039 more like it\n" in report(
+        case, judge(case), colour=False, unicode=True, columns=120
+    )
+
+
 def trace_item(number, duration_ms, status="ok", spans=1):
     """A trace as the document has it."""
     made = [

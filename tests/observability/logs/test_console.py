@@ -21,7 +21,7 @@ from support.reading import log_lines
 from hearthnet.config import ObservabilityConfig
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability import logging as node_logging
-from hearthnet.observability.logs import console, console_text
+from hearthnet.observability.logs import console
 from hearthnet.observability.process import uncaught
 from hearthnet.observability.runtime import runtime
 
@@ -450,11 +450,6 @@ if __name__ == "__main__":
     done = forkserver.run([sys.executable, tmp_path / "program.py"], env=environment)
 
     assert [json.loads(line)["msg"] for line in done.stderr.splitlines()] == ["in the child"]
-
-
-def test_names_of_done_lines_are_the_loggings():
-    """The two modules do not import each other."""
-    assert (console_text.DONE, console_text.TRACE_LOGGER) == (node_logging.DONE, node_logging.TRACE_LOGGER)
 
 
 def test_warnings_as_errors_do_not_matter(shown):

@@ -14,6 +14,7 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability import trace
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.logs.journal import Journal, journal_of_stderr
+from hearthnet.observability.logs.messages import find
 from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 
@@ -197,7 +198,7 @@ def test_journal_that_does_not_read_holds_nothing_up(journal, receiver):
 def test_repeats_of_a_storm_are_sent_as_one_record(journal, receiver, monkeypatch):
     """As in the JSON log."""
     monkeypatch.setattr("hearthnet.observability.logs.messages.LINES_A_SECOND", 1)
-    message = node_logging.find("hearthnet.journal_test", 20, "said")
+    message = find("hearthnet.journal_test", 20, "said")
     message.drop(5, 5)
     node_logging.log_dropped(all_of_them=True)
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
+from support.log_clock import set_log_clock
 from support.reading import log_lines
 from support.threads import at_once
 
@@ -42,7 +43,7 @@ def lines(tmp_path):
 def still(monkeypatch):
     """A clock that advances only when set; nanoseconds since 1970."""
     now = [1_790_000_000_000_000_000]
-    monkeypatch.setattr(node_logging, "time_ns", lambda: now[0])
+    set_log_clock(monkeypatch, lambda: now[0])
     return now
 
 
@@ -147,7 +148,7 @@ def test_many_messages_are_not_remembered_for_ever(lines, still):
     for number in range(3_000):
         log.info(f"message {number}")  # what one should not do
 
-    assert len(messages._known) <= 1_024
+    assert len(messages.known_messages) <= 1_024
     assert len(lines()) == 3_000
 
 

@@ -106,7 +106,7 @@ async def test_exception_is_recorded_and_raised_unchanged(logged):
     assert record.exc_info[1] is error
 
 
-@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit(3)])
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit()])
 async def test_request_that_is_cut_short(error, logged):
     """Is cancelled, and no error is logged."""
 

@@ -376,6 +376,70 @@ def test_capturing_leaves_what_the_program_installed(lines, below):
     assert sys.excepthook is hook
 
 
+ENDS: dict[str, str] = {
+    "with": "with telemetry.open(folder):\n    fail()",
+    "async with": "async def main():\n    async with telemetry.open(folder):\n        fail()\nasyncio.run(main())",
+    "with hooks": "with telemetry.open(folder), uncaught.capturing():\n    fail()",
+    "kept open": "telemetry.keep_open(folder)\nfail()",
+    "kept open, with hooks": "telemetry.keep_open(folder)\nuncaught.install()\nfail()",
+    "kept open, in a block": "telemetry.keep_open(folder)\nwith uncaught.capturing():\n    fail()",
+}
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_exception_that_ends_a_program_is_recorded_once(tmp_path, way):
+    """However telemetry is opened, with and without hooks; what else the program prints stays as it is."""
+    script = f"""
+import asyncio
+from hearthnet import telemetry
+from hearthnet.observability.process import uncaught
+folder = {str(tmp_path)!r}
+def fail():
+    raise LookupError("gone")
+{ENDS[way]}
+"""
+    done = forkserver.run([sys.executable, "-c", script])
+
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "LookupError: gone")
+    assert done.stderr.count("Traceback") == 1
+    assert rows(tmp_path) == [("critical", "uncaught exception")]
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit(3)", "raise KeyboardInterrupt", "pass"])
+@pytest.mark.parametrize("opening", ["with telemetry.open(folder): ", "telemetry.keep_open(folder); "])
+def test_other_ends_are_no_exceptions(tmp_path, opening, end):
+    """Ctrl-C and an exit by intention."""
+    script = f"from hearthnet import telemetry\nfolder = {str(tmp_path)!r}\n{opening}{end}"
+    forkserver.run([sys.executable, "-c", script])
+
+    assert rows(tmp_path) == []
+
+
+def test_session_that_goes_on_has_not_ended(monkeypatch):
+    """An interactive one prints an exception as the end of a program is printed; so do tests that fail."""
+    error = None
+    monkeypatch.delattr(sys, "ps1", raising=False)  # IPython sets it for good
+    try:
+        exec("1 / 0", {"__name__": "__main__"})
+    except ZeroDivisionError as caught:
+        error = caught.with_traceback(caught.__traceback__.tb_next)
+    monkeypatch.setattr(sys, "last_exc", error, raising=False)
+    assert capture.of_program() is error
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert capture.of_program() is None
+    monkeypatch.delattr(sys, "ps1")
+    monkeypatch.setattr(sys, "last_exc", raised(LockedError()))
+    assert capture.of_program() is None
+
+
+def test_same_error_again_is_another_one(lines, below):
+    """One that was dealt with says nothing of the next, which may have its address."""
+    for _ in range(2):
+        with pytest.raises(LockedError), capture.capturing():
+            raise LockedError("twice")
+    assert [line["msg"] for line in lines()] == ["uncaught exception"] * 2
+
+
 def test_uncaught_exception_of_a_program_survives_it(tmp_path):
     """A program that ends with a traceback has it in the log, in the database, and on stderr, without its secrets."""
     script = f"""

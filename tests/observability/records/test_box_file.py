@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 
 import pytest
 
@@ -35,6 +36,18 @@ def test_name_is_free_and_not_that_of_an_older_layout(tmp_path):
     assert names == [f"telemetry.{pid}.box2", f"telemetry.{pid}.{RUN}.1.box2", f"telemetry.{pid}.{RUN}.2.box2"]
     assert len(layout.boxes_in(tmp_path)) == 4
     assert [path.name for path in tmp_path.glob("telemetry.*.box")] == [f"telemetry.{pid}.box"]
+
+
+def test_header_tells_the_process_and_when_it_began():
+    """By both clocks, in the units of each."""
+    before_us, before_ns = time.time_ns() // 1_000, time.monotonic_ns()
+    made = header()
+
+    assert before_us <= made.started_us <= time.time_ns() // 1_000
+    assert before_ns <= made.started_ns <= time.monotonic_ns()
+    assert (made.pid, made.process_start, made.boot_id) == (
+        os.getpid(), layout.process_start(os.getpid()), layout.this_boot(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("entries", [0, 1, 64, 4_096])
@@ -153,7 +166,9 @@ def test_stand_in_behaves_as_a_mapping_does(tmp_path):
         told = [part.tell()]
         with pytest.raises(ValueError, match=r"."):
             part.write(b"12345")
-        told += [part.tell(), part[0:3], part[:]]
+        told += [part.tell(), part[0:3], part[2:5], part[:]]
+        part.write(b"1234")  # up to its end
+        told += [part.tell(), part[8:]]
         part.seek(0)
         part.write(b"x")
         part[4:6] = b"!?"
@@ -162,6 +177,7 @@ def test_stand_in_behaves_as_a_mapping_does(tmp_path):
             part.write(b"y")
         told += [part[:], part.tell()]
         part.close()
+        part.close()
         for refused in (lambda part=part: part.write(b"z"), lambda part=part: part[0:1]):
             with pytest.raises(ValueError, match=r"."):
                 refused()
@@ -169,3 +185,18 @@ def test_stand_in_behaves_as_a_mapping_does(tmp_path):
         answers.append((told, path.read_bytes()))
 
     assert answers[0] == answers[1]
+
+
+def test_stand_in_that_is_closed_has_no_descriptor(tmp_path, monkeypatch):
+    """It had one of its own, which it closes once: the number may be another file's by then."""
+    with (tmp_path / "box").open("w+b") as file:
+        part = box_file._Written(file.fileno(), 0, 100)
+        held, closed = part._open_fd(), []
+        assert held != file.fileno()
+        monkeypatch.setattr(os, "close", closed.append)
+        part.close()
+        part.close()
+        monkeypatch.undo()
+
+        assert closed == [held]
+        os.close(held)

@@ -68,6 +68,18 @@ def test_threads_mint_no_id_twice():
     assert len(set(everything)) == len(everything)
 
 
+def test_span_id_is_never_all_zeros(monkeypatch):
+    """That is no span id in W3C's headers; its neighbours stay as they were drawn."""
+    ids.id_source.reseed()
+    monkeypatch.setattr(ids.os, "urandom", lambda size: bytes(size - 8) + bytes(range(8)))
+    minted = [ids.new_span_id() for _ in range(ids._DRAWN_IDS)]
+
+    assert "0" * 16 not in minted
+    assert minted[-1] == "0001020304050607"
+    monkeypatch.undo()
+    ids.id_source.reseed()
+
+
 def test_forked_child_mints_other_ids():
     """A child does not repeat the ids that its parent mints next."""
     reading, writing = os.pipe()

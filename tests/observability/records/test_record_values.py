@@ -20,6 +20,7 @@ from hearthnet.observability.logs.messages import find, new_entry
 from hearthnet.observability.records import record
 from hearthnet.observability.records.record import bounded, encode, encode_plain
 from hearthnet.observability.redaction.rules import REDACTED
+from hearthnet.observability.redaction.told import Told
 
 
 class Raising:
@@ -437,7 +438,7 @@ def test_integers_of_64_bits_are_numbers(number):
     ("arguments", "kept"),
     [
         (["tool", "--name", "bob", "--token", "swordfish-12"], ["tool", "--name", "bob", "--token", REDACTED]),
-        (["curl", "-u", "bob:swordfish-12", "-v", "x"], ["curl", "-u", REDACTED, "-v", "x"]),
+        (["curl", "-u", "bob:swordfish-12", "-v", "x"], ["curl", "-u", f"bob:{REDACTED}", "-v", "x"]),
         (["--verbose", "yes"], ["--verbose", "yes"]),
     ],
 )
@@ -449,3 +450,27 @@ def test_arguments_without_a_secret_stay(arguments, kept):
 def test_name_of_a_pair_stays():
     """What is replaced is the value beside it."""
     assert bounded({"headers": [("x-api-key", "swordfish-12")]}) == {"headers": [["x-api-key", REDACTED]]}
+
+
+@pytest.mark.parametrize("width", [1, 2, 64])
+def test_secret_value_that_holds_itself_costs_no_more_than_any_other(width):
+    """However often: as many containers are looked through for its texts as are visited of a value that is kept."""
+    endless = ["swordfish-12"]
+    endless.extend([endless] * width)
+    with Told() as told:
+        assert bounded({"password": endless}) == {"password": REDACTED}
+
+    assert set(told) == {"swordfish-12"}
+
+
+@pytest.mark.parametrize(("containers", "is_told"), [(100, True), (101, False)])
+def test_texts_deep_in_a_secret_value_are_secrets_too(containers, is_told):
+    """Up to the hundredth container, nested or side by side; of each the first 64 values."""
+    deep = ["swordfish-12"]
+    for _ in range(containers - 1):
+        deep = {"inner": deep}
+    wide = [*["x"] * 63, b"swordfish-34", "of no more interest"]
+    with Told() as told:
+        bounded({"password": deep, "token": wide})
+
+    assert set(told) == {"swordfish-34", *(["swordfish-12"] if is_told else [])}

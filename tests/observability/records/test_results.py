@@ -153,7 +153,9 @@ async def test_error_while_cleaning_up_counts():
     assert newest().result == "internal_error"
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(), SystemExit(0), SystemExit(False), GeneratorExit()]
+)
 def test_end_of_the_program_is_no_failure(error):
     """What ends the program or the generator around a trace cuts it short."""
 
@@ -165,6 +167,21 @@ def test_end_of_the_program_is_no_failure(error):
         run()
 
     assert (newest().result, newest().failed) == ("cancelled", False)
+
+
+class HostileExit(SystemExit):
+    """One that cannot be asked for its status."""
+
+    code = property(lambda self: 1 / 0)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), SystemExit("no bank"), SystemExit([]), HostileExit(2)])
+def test_exit_with_a_failing_status_is_a_failure(error):
+    """A script that ends so tells cron the same."""
+    with pytest.raises(SystemExit), trace.new_trace("a.b"):
+        raise error
+
+    assert (newest().result, newest().failed) == ("internal_error", True)
 
 
 @pytest.mark.parametrize(

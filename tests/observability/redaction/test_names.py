@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hearthnet.observability.records.record import bounded, encode_plain
-from hearthnet.observability.redaction.names import LIKELY, OPEN, PLAIN, SECRET, looks_random
+from hearthnet.observability.redaction.names import LIKELY, OPEN, PLAIN, SECRET, VARIABLE, looks_random
 from hearthnet.observability.redaction.rules import REDACTED, is_secret, is_told, kind_of, scrub
 
 RANDOM = ["a1b2c3d4e5f6g7h8i9j0", "9f86d081884c7d659a2feaa0c55ad015", "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
@@ -33,10 +33,22 @@ COULD_BE = [
     "R%fv0kKus",
     "HHE-E2D-BIZ-2IN",
     "x}<Y#sUY)zNt%W",
+    "oxxElnA_",
+    "R_DHobnfO",
+    "RNAtnuX.y",
+    "sqJ-uM8-c.4",
+    "ftz_w3f8_9",
+    "OYLkdy==",
+    "bTF+NZTc",
+    "thsdoA^Z",
+    "4s=vsae1+0lb",
 ]
 WORDS = [
     "getElementsByClassName", "skipkeys", "subquery", "McDonalds", "XMLHttpRequest", "lowercaseletters", "keyboard",
     "PKey.__new__(PKey", "Foo.Bar(x)[1]", "self._pkey._pkey", "user-by-name-of-it", "US-EAST-WEST-NORTH", "a_1_b_2_c",
+    "user-by-name-v2-64bit-30", "0|com.example.app|121|null|10111", "2026-11-30T08:14:22", "('purelib'", ":py:class:",
+    "arn:aws:iam::123456789012:role/of-the-house", "Ab3.cache.example.com:6380", "i.example.org/c8K2",
+    "redirect_uri_mismatch",
     "/usr/lib/x86_64-linux-gnu/libcrypt", "org.apache.hadoop.hdfs", "F7-A8-B9", "ABCDEFGH",
 ]  # fmt: skip
 
@@ -64,7 +76,7 @@ def test_more_names_of_secrets(name):
 )  # fmt: skip
 def test_names_that_are_secret_if_their_value_is(name):
     """What looks random under such a name is redacted, in a text and as a field; anything else is not."""
-    assert kind_of(name) in (OPEN, LIKELY)
+    assert kind_of(name) in (OPEN, LIKELY, VARIABLE)
     for value in RANDOM:
         assert REDACTED in scrub(f"with {name}={value}")
         assert value not in scrub(f"with {name}={value}")
@@ -190,3 +202,39 @@ def test_same_name_with_another_value_is_judged_anew():
     assert encode_plain({"openai_key": RANDOM[0]}) is None
     assert encode_plain({"name": "x", "value": "abcd1234"}) is not None
     assert encode_plain({"name": "x_token", "value": "abcd1234"}) is None
+
+
+@pytest.mark.parametrize("value", ["9223825212976627", "128229051977314813", "k-OUWH_T", "0485297355062309433"])
+def test_value_of_a_variable_may_be_a_number_or_mix_cases(value):
+    """In the environment a long number is no key of a row; under a name in small letters it may be one."""
+    assert kind_of("ASANA_KEY") == VARIABLE
+    assert scrub(f"with ASANA_KEY={value} on") == f"with ASANA_KEY={REDACTED} on"
+    assert is_told("ASANA_KEY", value)
+    assert scrub(f"with asana_key={value} on") == f"with asana_key={value} on"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "VENDOR_KEY=056333108525", "VENDOR_KEY=1700000000123456", "VENDOR_KEY=1700000000123456789",
+        "VENDOR_KEY=20261130081422281000", "VENDOR_KEY=user.created", "VENDOR_KEY=PROD-EU-2",
+        "VENDOR_KEY=/etc/Key/x.PEM",
+        "SORT_KEY=a1b2c3d4e5f6g7h8i9j0", "VENDOR_KEY=my-API",
+    ],
+)  # fmt: skip
+def test_plain_value_of_a_variable_stays(text):
+    """Times in microseconds, words in one case, paths, code, and what is under eight characters."""
+    assert scrub(f"with {text} on") == f"with {text} on"
+
+
+def test_bytes_of_a_variable_are_judged_by_their_length():
+    """Bytes are no words; eight of them are a key."""
+    assert is_told("VENDOR_KEY", b"\x00" * 8)
+    assert not is_told("VENDOR_KEY", b"short")
+
+
+def test_value_of_a_variable_ends_with_white_space():
+    """Quotes, commas and brackets are among the signs of a password that a program made; names behind it stay."""
+    assert scrub("""X_TOKEN=sk_>OBxP07>:vf"'tPoYbHQo8[w/>5o& on""") == f"X_TOKEN={REDACTED} on"
+    assert scrub("X_TOKEN=a1B2c3D4e5,Y=1") == f"X_TOKEN={REDACTED},Y=1"
+    assert scrub('{"X_TOKEN=abcd1234", "Y"}') == f'{{"X_TOKEN={REDACTED}", "Y"}}'

@@ -35,11 +35,20 @@ COMMANDS = [
     ["tool", "--api-token", SECRET, "--verbose"],
     ["tool", "--stripe-key", "a1b2c3d4e5f6g7h8i9j0", "--verbose"],
     ["env", f"PGPASSWORD={SECRET}", "psql", "-h", "x"],
+    ["ssh-keygen", "-t", "rsa", "-N", SECRET, "-f", "k"],
+    ["twine", "upload", "-u", "bob", "-p", SECRET],
+    ["openssl", "enc", "-aes-256-cbc", "-k", SECRET],
+    ["ab", "-A", f"bob:{SECRET}", "http://h"],
+    ["cf", "login", "-u", "bob", "-p", SECRET],
 ]
 LINES = [
     "echo bob:{} | chpasswd", "ran echo '{}' | sudo passwd --stdin bob", "htpasswd -b /etc/x bob {}",
     "htpasswd -cb /etc/x bob {}", "xfreerdp /u:bob /p:{} /v:h", "sqlplus bob/{}@db", "sqlplus -s bob/{}@//h:1521/x",
-    "requirepass {}", 'requirepass "{}"', "bindpw {}", "enable secret 5 {}", "enable secret {}",
+    "requirepass {}", 'requirepass "{}"', "bindpw {}", "rootpw {}", "rootpw --iscrypted {}",
+    "rabbitmqctl add_user bob {}",
+    "rabbitmqctl -n x change_password bob {}", "enable secret 5 {}", "enable secret {}",
+    "enable password {}", "username bob password 7 {}", "mysqladmin -u root password {}", "keyPassword {}",
+    "nmcli dev wifi connect home password {}",
 ]  # fmt: skip
 SHOWN = {
     "repr": repr,
@@ -80,7 +89,8 @@ def test_secret_of_a_directive_or_a_pipe_is_redacted(line):
     [
         "the enable secret is gone", "ls | passwd", "echo it | tee chpasswd", "we require passes | and so on",
         "xfreerdp /v:h /port:3389", "sqlplus at db", "htpasswd -c /etc/x bob", "echo a | sort | passwd --stdin bob",
-        "bindpw", "requirepass", "unrequirepass a1b2c3d4",
+        "bindpw", "requirepass", "unrequirepass a1b2c3d4", "enable password reset",
+        "the username or password was wrong", "username bob password expired",
     ],
 )  # fmt: skip
 def test_command_without_a_password_stays(text):

@@ -255,6 +255,7 @@ _PIECES = st.sampled_from([
 @example('setenv("API_TOKEN", "k3y9aBcDeFgHiJkLm")')
 @example("redis://:s3cr3tpw@cache/0")
 @example("hvs.passwordpassword")
+@example("psk" + " " * 60 + ":abcd1234")
 @example("pass_wd=abcd1234 sec_ret=abcd1234 api_k_ey=abcd1234")
 def test_quick_check_is_never_stricter_than_the_search(text):
     """What the search would find, the quick check sees; twice is once; and the names' values are gone."""

@@ -17,6 +17,7 @@ HEX, LOWER, UPPER = "0123456789abcdef", string.digits + string.ascii_lowercase, 
 ALNUM = string.digits + string.ascii_letters
 WORD, BASE64, LETTERS = f"{ALNUM}-_", f"{ALNUM}+/", string.ascii_letters
 AT_ONCE = 40  # in one text
+ALONE = frozenset({"Databricks"})  # found in short texts only
 # Parts of tokens as their vendors describe them: literal text, or an alphabet and a number of characters.
 FORMS = {
     "1Password, secret key": ["A3-", (UPPER, 6), "-", (UPPER, 6), "-", (UPPER, 5), "-", (UPPER, 5), "-", (UPPER, 5)],
@@ -40,7 +41,6 @@ FORMS = {
     "Bitbucket": ["BBDC-", (f"{ALNUM}+/_-", 11), "@", (f"{ALNUM}+/_-", 32)],
     "Bitbucket, no sign": ["BBDC-", (f"{ALNUM}+/", 44)],
     "ClickUp": ["pk_", (string.digits, 8), "_", (UPPER, 32)],
-    "crates.io": ["cio", (ALNUM, 32)],
     "Databricks": ["dapi", (HEX, 32)],
     "Deno": ["ddp_", (ALNUM, 36)],
     "Discord, bot": ["M", (ALNUM, 23), ".", (WORD, 6), ".", (WORD, 38)],
@@ -77,7 +77,6 @@ FORMS = {
     "MaxMind": [(ALNUM, 6), "_", (ALNUM, 29), "_mmk"],
     "New Relic": ["NRAK-", (UPPER, 27)],
     "Notion": ["ntn_", (string.digits, 11), (ALNUM, 35)],
-    "NuGet": ["oy2", (LOWER, 43)],
     "npm": ["npm_", (ALNUM, 36)],
     "NVIDIA": ["nvapi-", (WORD, 64)],
     "Octopus": ["API-", (UPPER, 26)],
@@ -132,8 +131,8 @@ WEBHOOKS = [
     "https://outlook.office.com/webhook/{0}-{0}",
     "https://x.tines.com/webhook/{0}{0}/{0}{0}",
 ]
-# Of Vault's old tokens one in seventy has no digit, and looks like a method's name; of those of crates.io one in 300.
-MAY_SURVIVE = {"Vault, before 1.10": 0.03, "crates.io": 0.01}
+# Of Vault's old tokens one in seventy has no digit, and looks like a method's name.
+MAY_SURVIVE = {"Vault, before 1.10": 0.03}
 
 
 def made(parts: list, rng: random.Random) -> str:
@@ -149,7 +148,8 @@ def test_random_tokens_are_redacted(vendor, count):
     survivors = []
     for _ in range(count // AT_ONCE):
         tokens = [made(FORMS[vendor], rng) for _ in range(AT_ONCE)]
-        cleaned = scrub("".join(f"sent {token} to the host\n" for token in tokens))
+        texts = [f"sent {token} to the host\n" for token in tokens]
+        cleaned = "".join(map(scrub, texts if vendor in ALONE else ["".join(texts)]))
         survivors += [token for token in tokens if token[-8:] in cleaned and not token.endswith(("-us12", "_mmk"))]
         assert cleaned.count(" to the host\n") == AT_ONCE
 
@@ -207,7 +207,8 @@ def test_token_that_was_cut_is_redacted(vendor):
         "00D!of_a_long_text", "the dapi of the 0123456789abcdef",
         "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSUJq0123456789",
         "api-gateway-of-the-house-in-2026-11-30", "sdk-0123456789abcdef0123456789abcdef0123",
-        "rzp_live_mode", "a precious cio and 0123456789abcdef0123456789abcdef", "oy2 is no prefix of much",
+        "rzp_live_mode", "a precious cio and 0123456789abcdef0123456789abcdef",
+        "the precision, at 0123456789abcdef0123456789abcdef",
         "costs $6$ or $5", "the $krb5tgs$23$ of it", "BBDC-the-name-of-a-branch", "BBDC-1234",
         "org.apache.hadoop.hdfs.server.datanode.DataNode$PacketResponder", "10.251.42.84:57069", "b_tree_of_the_index",
     ],

@@ -56,6 +56,7 @@ def test_trace_that_has_not_ended_or_has_no_spans():
     running = trace.new_trace("shop.order")
     with trace.span("load"):
         assert "running" in picture(running)
+        assert "aria-label='1 span'" in picture(running)
         assert len(list(svg_of(picture(running)).iter("{http://www.w3.org/2000/svg}rect"))) == 1
     trace.detach()
     with trace.new_trace("empty"):

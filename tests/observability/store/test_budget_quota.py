@@ -7,10 +7,13 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from support.writers import offer, path, writers
+from support.writers import RUN, offer, path, writers
 
+from hearthnet.database import TELEMETRY, open_database
+from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.store import budget
 from hearthnet.observability.store.budget import MB, Budget, DiskQuota, Wal
+from hearthnet.observability.store.writer import Writer
 
 __all__ = ["path", "writers"]
 
@@ -124,6 +127,21 @@ async def test_growth_that_is_noted_may_not_be_lost(path, writers):
     quota.note_growth()
 
     assert quota.is_whole() is False
+
+
+async def test_growth_by_a_commit_is_noted_with_it(tmp_path):
+    """What is cut before the next one is noticed."""
+    path = tmp_path / "small.db"
+    open_database(path, TELEMETRY._replace(reserve_bytes=0)).close()
+    writer = Writer(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    size = path.stat().st_size
+    await committed(writer)
+    assert path.stat().st_size > size
+    os.truncate(path, size)
+
+    assert writer.quota.is_whole() is False
+    await writer.disconnect()
 
 
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
@@ -244,6 +262,37 @@ async def test_wal_beyond_its_share_is_cut_once_no_reader_needs_it(writers):
 
     assert writer.wal.size() == 2 * MB
     assert writer.wal.used == 0
+
+
+@pytest.mark.parametrize(("more", "modes"), [(-1, ["PASSIVE"]), (0, ["PASSIVE"]), (1, ["PASSIVE", "TRUNCATE"])])
+async def test_wal_is_cut_only_beyond_its_share(writers, monkeypatch, more, modes):
+    """To cut it waits for every reader, and costs its reserve."""
+    writer = await writers("run", budget=Budget(64))
+    os.truncate(writer.wal.path, 4 * MB + more)
+    found, genuine = [], writer.wal._checkpoint
+
+    def noting(db, mode):
+        found.append(mode)
+        return genuine(db, mode)
+
+    monkeypatch.setattr(writer.wal, "_checkpoint", noting)
+    assert await writer.wal.checkpoint(writer._db)
+
+    assert found == modes
+
+
+@pytest.mark.parametrize(("more", "fits"), [(-1, True), (0, True), (1, False)])
+async def test_wal_that_a_checkpoint_frees_has_space_up_to_its_cap(writers, reader, more, fits):
+    """A reader of the newest rows keeps the WAL from being cut, not from being used from its start."""
+    writer = await writers("run", budget=Budget(64))
+    await writer._be_patient(0)
+    await committed(writer)
+    reader()
+    cap, largest = 16 * MB, 5_319_600
+    assert budget._growth(largest) == cap
+    writer.wal.used = cap
+
+    assert await writer.wal.has_space(writer._db, largest + more) is fits
 
 
 async def test_wal_may_not_pass_its_cap_while_a_reader_pins_it(writers, reader):

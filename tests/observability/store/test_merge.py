@@ -269,6 +269,15 @@ def test_row_of_a_wrong_type_costs_itself_alone(database, bad):
     assert counted(database).items() <= state(database).items()
 
 
+def test_schema_that_refuses_every_record_costs_none(database):
+    """What others have added to our tables is at fault: the records stay where they come from."""
+    database.execute("CREATE TRIGGER mine BEFORE INSERT ON logs BEGIN SELECT RAISE(ABORT, 'no more'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="no more"):
+        merge(database, [a_trace(1), a_log(2)], run_id="run")
+
+    assert (numbers(database), "run" in state(database)) == ([], False)
+
+
 @pytest.mark.parametrize("seq", [2**63 - 1, 2**62, -5])
 def test_row_with_an_absurd_seq_does_not_use_up_the_numbers(database, seq):
     """A damaged seq near the largest integer is replaced: seqs must last for all records to come."""
@@ -277,6 +286,31 @@ def test_row_with_an_absurd_seq_does_not_use_up_the_numbers(database, seq):
 
     assert numbers(database) == [1, 2, 4]
     assert 0 < state(database)["seq"] < 2**62
+
+
+@pytest.mark.parametrize(("seq", "given"), [(0, 1), (1, 1), (2, 2), (2**53 - 1, 2**53 - 1), (2**53, 1), (2**53 + 1, 1)])
+def test_seq_is_kept_up_to_where_it_must_be_damage(database, seq, given):
+    """The first of an empty database is 1."""
+    merge(database, [a_trace(1, seq=seq), a_log(2)])
+
+    assert database.execute("SELECT seq FROM traces UNION ALL SELECT seq FROM logs").fetchall() == [
+        (given,),
+        (given + 1,),
+    ]
+    assert state(database)["seq"] == given + 1
+
+
+@pytest.mark.parametrize(("more", "is_evicting"), [(50, False), (49, True)])
+def test_ceiling_of_the_file_evicts_where_a_page_is_missing(database, monkeypatch, more, is_evicting):
+    """Where the new rows need just as many as the file may still take, all are kept."""
+    merge(database, [a_trace(number) for number in range(1, 11)])
+    database.execute("VACUUM")
+    ((pages,),) = database.execute("PRAGMA page_count").fetchall()
+    database.execute(f"PRAGMA max_page_count = {pages + more}")
+    monkeypatch.setattr(merging, "pages_for", lambda _: 50)
+    merge(database, [a_trace(11)])
+
+    assert numbers(database) == ([] if is_evicting else list(range(1, 12)))
 
 
 @pytest.mark.usefixtures("small")

@@ -18,6 +18,7 @@ from hearthnet.observability.store.ring import (
     RECOUNT,
     SET,
     State,
+    cursor_name,
     is_record_at_fault,
     lost_name,
     oldest_of,
@@ -188,6 +189,18 @@ def test_export_goes_on_where_it_ended(sent):
     assert state.cursor(TRACES) == sent
 
 
+@pytest.mark.parametrize(
+    ("held", "moved"), [(None, None), (-6, -6), (0, 0), (4, 4), (5, 8), (6, 6)], ids=["none", "ended", *"0456"]
+)
+def test_cursor_moves_from_where_it_was_alone(held, moved):
+    """The database may be another one by now, whose rows were sent as far as it says."""
+    name = cursor_name("traces")
+    state = State(json.dumps({**BLANK, "seq": 9, **({} if held is None else {name: held})}))
+    state.move_cursor("traces", 5, 8)
+
+    assert dict(state.changes()).get(name, held) == moved
+
+
 def test_rows_evicted_unsent_are_counted_once_there_is_an_export():
     """And no longer once it has ended, or once the backend knows of them."""
     state = State(json.dumps({**BLANK, "seq": 9}))
@@ -208,10 +221,12 @@ def test_rows_evicted_unsent_are_counted_once_there_is_an_export():
 
 
 @pytest.mark.parametrize(
-    ("cursor", "expected"), [(None, (50, 4)), (0, (50, 7)), (1, (1, 3)), (20, (20, 3))], ids=["none", "new", "1", "20"]
+    ("cursor", "expected"),
+    [(None, (50, 4)), (0, (50, 7)), (1, (1, 3)), (20, (20, 3)), (-1, (None, 3)), (-6, (None, 3))],
+    ids=["none", "new", "1", "20", "ended", "ended at 5"],
 )
 def test_export_of_a_replaced_database_is_taken_over(cursor, expected):
-    """Where this one has sent nothing yet; what was lost in both is added up."""
+    """Where this one has sent nothing yet, and its export has not ended; what was lost in both is added up."""
     here = {} if cursor is None else {"otlp.traces": cursor, "otlp.traces.lost": 3}
     state = State(json.dumps({**BLANK, "seq": 99, **here}))
     state.resume_export("traces", 50, 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hearthnet.observability.store.ring import Settled
@@ -53,6 +53,32 @@ def test_skipped_numbers_join_what_is_ahead():
     assert settled.number == 7
     settled.skip(3)
     assert settled.number == 7
+
+
+@example([(-1, 3, 1)], 5)  # one that is settled already, and one ahead
+@example([(0, 3, 1)], 3)  # as many as are missing, but not these
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(1, 4), st.integers(0, 4)), max_size=12), st.integers(0, 5))
+def test_numbers_are_settled_once_whatever_comes_again(batches, skipped):
+    """Some that are settled already, or lie ahead, with others or on their own: `after` is what a plain count says."""
+    settled, seen = Settled(), {*range(1, skipped + 1)}
+    settled.skip(skipped)
+    for offset, length, hole in batches:
+        first = max(1, settled.number + 1 + offset)
+        batch = sorted({*range(first, first + length)} - {first + hole}) or [first]
+        seen.update(batch)
+        assert settled.after(batch) == next(number for number in range(99) if number + 1 not in seen)
+        settled.add(batch)
+        assert settled.highest() == max(seen)
+
+
+def test_numbers_behind_one_that_is_given_up_are_settled_with_it():
+    """At once: a kill would have recovery look for them."""
+    settled = Settled()
+    settled.add([1, 3])
+    settled.give_up()
+    settled.add([4])
+    settled.give_up()
+    assert settled.number == 4
 
 
 def test_highest_settled_number_is_the_one_skipped_to():

@@ -493,13 +493,13 @@ def test_storm_of_exceptions_is_bounded_and_true(observability, query):
 
 def test_clock_that_steps_changes_no_order(observability, query, monkeypatch):
     """If the clock is set an hour back, ten years ahead, or to 1970, order and eviction follow the numbers."""
-    from hearthnet.observability.traces import trace as traces
+    from hearthnet.observability.traces import begin
 
     steps = [0, -3_600, 10 * 365 * 86_400, -time.time() + 60]
     with telemetry.open(observability) as t:
         for number, step in enumerate(steps):
             genuine = time.time_ns
-            monkeypatch.setattr(traces, "time_ns", lambda step=step, now=genuine: int(now() + step * 1e9))
+            monkeypatch.setattr(begin, "time_ns", lambda step=step, now=genuine: int(now() + step * 1e9))
             record(100, f"step.n{number}")
         assert t.flush()
         assert [item.capability for item in trace.get_recent(400)] == [

@@ -68,7 +68,7 @@ async def test_failure_is_told_once_and_so_is_its_end(writers, monkeypatch, logg
         patch.setattr(writer._db, "commit", refuse)
         for tried in range(1, 5):
             assert not await writer.flush()
-            assert writer.failing == reason
+            assert (writer.failing, writer.error) == (reason, "refused")
             assert told() == [("telemetry cannot be written", reason)] * (tried >= told_after)
             assert writer.must_reopen == (reopened_after is not None and tried >= reopened_after)
     assert await writer.flush()
@@ -206,6 +206,22 @@ async def test_commit_that_cannot_be_undone_needs_another_connection(path, write
     assert (str(told.error), told.path) == ("file is not a database", str(path))
     del writer._db.rollback
     await writer._db.rollback()
+
+
+@pytest.mark.parametrize("reason", [None, "io", "corrupt"])
+async def test_last_connection_takes_the_wal_with_it_unless_there_is_damage(path, reason):
+    """Its checkpoint would spread that: the file stays as it was found."""
+    writer = Writer(path, Recorder("run", lambda *_: None))
+    await writer.open(("run", *RUN))
+    offer(writer, [1])
+    assert await writer.flush()
+    writer.keep_failing(reason, reason)
+    before = path.read_bytes()
+    await writer.disconnect()
+
+    is_damaged = reason == "corrupt"
+    assert path.with_name(f"{path.name}-wal").exists() is is_damaged
+    assert (path.read_bytes() == before) is is_damaged
 
 
 async def test_disk_that_fails_row_by_row_drops_no_record(path, writers, monkeypatch):

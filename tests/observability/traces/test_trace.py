@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import threading
 import uuid
@@ -171,3 +172,27 @@ def test_what_is_no_ulid_is_replaced(given):
     with trace.new_trace("a.b", trace_id=given) as started:
         assert started.trace_id != given
         assert str(ULID.from_str(started.trace_id)) == started.trace_id
+
+
+def test_span_of_a_trace_that_has_ended_and_was_read_is_an_orphan():
+    """Work that outlives its trace adds nothing to it, also where the spans of its record were looked up before."""
+    with trace.new_trace("a.b") as ended:
+        outlives = contextvars.copy_context()
+        with trace.span("known"):
+            pass
+    assert [item.name for item in ended.spans] == ["known"]
+
+    late = outlives.run(trace.span("late").__enter__)
+
+    assert [item.name for item in ended.spans] == ["known"]
+    assert (late.id, spans.recent_orphans()[0]) == ("", "late")
+
+
+def test_spans_of_a_record_that_the_program_changes():
+    """They are decoded once, and shown as the program has left them."""
+    with trace.new_trace("a.b") as ended, trace.span("known"):
+        pass
+    ended.spans[0].extras["more"] = 1
+
+    assert ended.spans[0] is ended.spans[0]
+    assert ended.as_dict()["spans"][0]["extras"] == {"more": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import copy_context
 from itertools import count
 
 import orjson
@@ -19,6 +20,7 @@ from hearthnet.observability.records.record import fields_of
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.rows import TRACES
+from hearthnet.observability.traces import begin
 from hearthnet.observability.traces import span as spans
 from hearthnet.observability.traces import trace as traces
 
@@ -31,7 +33,7 @@ VALUES = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(),
     st.text(max_size=12),
-    st.sampled_from([MARK, "}],{", ",[],{}]", "password=tiger1234", "tiger1234", "\ud800", "é" * 9]),
+    st.sampled_from([MARK, "}],{", "],{", ",[],{}]", "password=tiger1234", "tiger1234", "\ud800", "é" * 9]),
     st.just([1, [{"id": "x"}]]),
 )
 EXTRAS = st.dictionaries(st.sampled_from(["model", "size", "password", "note", MARK]), VALUES, max_size=3)
@@ -45,7 +47,7 @@ class OddError(Exception):
 @st.composite
 def programs(draw, depth=3):
     """Steps of a program: spans with steps of their own, tasks side by side, and errors."""
-    kinds = ["span", "raise", "leave open"] + ["tasks"] * (depth == 3)
+    kinds = ["span", "span", "raise", *ODD] + ["tasks"] * (depth == 3)
     steps = []
     for kind in draw(st.lists(st.sampled_from(kinds), max_size=3)):
         inner = draw(programs(depth=depth - 1)) if depth else []
@@ -58,26 +60,67 @@ async def run(steps):
     for kind, name, extras, later, inner in steps:
         if kind == "raise":
             raise OddError(name)
-        if kind == "leave open":
-            trace.span(name, **extras).__enter__()
-        elif kind == "tasks":
+        if kind == "tasks":
             await asyncio.gather(run(inner), run(inner), return_exceptions=True)
+        elif kind in ODD:
+            await ODD[kind](trace.span(name, **extras), name, inner)
         else:
             with trace.span(name, **extras) as opened:
                 await run(inner)
                 opened.extras.update(later)
 
 
+async def leave_open(span, *_):
+    """Opens a span that nothing closes."""
+    span.__enter__()
+
+
+async def attach(_, __, inner):
+    """Works in the same trace again."""
+    trace.attach(trace.current_trace())
+    await run(inner)
+    trace.detach()
+
+
+async def detach_early(*_):
+    """Ends the trace, or leaves another context's."""
+    trace.detach()
+
+
+async def change(span, name, _):
+    """Sets what a span sets by itself."""
+    with span:
+        span.status = span.name = name
+
+
+async def close_elsewhere(span, *_):
+    """Closes a span in another context."""
+    span.__enter__()
+    copy_context().run(span.__exit__, None, None, None)
+
+
+async def open_again(span, _, inner):
+    """Opens the same object inside itself."""
+    with span, suppress(OddError), span:
+        await run(inner)
+
+
+ODD = {
+    "leave open": leave_open, "attach": attach, "detach": detach_early, "change": change, "elsewhere": close_elsewhere,
+    "again": open_again,
+}  # fmt: skip
+
+
 def recorded(program, own, monkeypatch, *, in_parts):
     """Returns the record of a program, from the buffer and from the box; ids and times are counted ones."""
     ticks, numbers = count(1_000, 1_000_000), count(1)
     with monkeypatch.context() as patched:
-        for module in (traces, spans):
+        for module in (begin, traces, spans):
             patched.setattr(module, "monotonic_ns", lambda: next(ticks))
-        patched.setattr(traces, "time_ns", lambda: 1_790_000_000_000_000_000)
-        patched.setattr(spans.id_source, "next_span_number", lambda: next(numbers))
+        patched.setattr(begin, "time_ns", lambda: 1_790_000_000_000_000_000)
+        patched.setattr(spans.id_source, "span_ids", (f"{number:016x}" for number in numbers))
         if in_parts:  # as of a trace with a secret told, or without a box
-            patched.setattr(traces.Trace, "_record_whole", lambda *_: False)
+            patched.setattr(traces.Trace, "_record_whole", lambda *_: 0)
         with suppress(OddError), trace.new_trace("a.b@1", trace_id=RUN, parent_id="caller") as made:
             made.extras.update(own)
             asyncio.run(run(program))

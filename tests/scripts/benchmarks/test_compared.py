@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from benchmarks import compared
 from benchmarks.compared import PACKAGES, PAGE, Found, Measured, programs, report, written_into
@@ -52,14 +54,19 @@ def test_program_that_does_not_get_so_far():
         compared.measure("structlog", "raise SystemExit('no such thing')", orders=1, pace_s=0, rounds=1, timed=20)
 
 
+WHEN = re.compile(r"^By `scripts/bench compared`, \d+ [A-Z][a-z]+ \d{4}, \d+ cores: HearthNet ", re.MULTILINE)
+
+
 def test_report_is_written_into_the_page(monkeypatch):
-    """In the place of the earlier one, and nothing else changes."""
+    """In the place of the earlier one, and nothing else changes; it says when that was."""
     monkeypatch.setattr(compared, "version", lambda _: "1.0")  # the peers are no part of the tests' environment
     found = Measured(7, ["shown"], 500, Found({1, 2}, set(), True), 20.4, (19.6, 21.2))
     text = report({"HearthNet": found, "structlog": found})
 
     assert "| HearthNet | 7 | 2 | - | known | 20 (20-21) |" in text
     assert "    shown" in text
+    assert WHEN.search(text)
+    assert WHEN.search(PAGE.read_text("utf-8"))
     once = written_into(TEXT, text)
     assert written_into(once, text) == once
     assert once.split("<!-- measured -->")[0] == TEXT.split("<!-- measured -->")[0]

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
-from axe_playwright_python.sync_playwright import Axe
 from support import forkserver
 from support.browser import NARROW, NEEDS_CHROMIUM, PATIENCE_MS, WIDE, sideways
 from support.waiting import wait_until
@@ -62,6 +60,9 @@ def address(node, name: str) -> str:
 @pytest.fixture(scope="module")
 def axe(shared_tab):
     """The checks, read by the tab once: to read them costs as much as to run them."""
+    from axe_playwright_python.base import AXE_SCRIPT  # late: it is in the extra dev
+    from axe_playwright_python.sync_playwright import Axe
+
     shared_tab.page.evaluate(AXE_SCRIPT)
     return Axe("axe.version")
 

@@ -13,6 +13,7 @@ allows and is not kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import copy_context
 from typing import Final
 
 from opentelemetry import context as context_api
@@ -36,8 +37,9 @@ from hearthnet.observability.otel.bridge.context import RuntimeContext, live_sco
 from hearthnet.observability.otel.bridge.span import BridgeSpan, capability_of, monotonic_of, to_ulid, wall_time
 from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
 from hearthnet.observability.records.context import current
+from hearthnet.observability.traces.begin import new_trace
 from hearthnet.observability.traces.span import Root, Span, describe
-from hearthnet.observability.traces.trace import Trace, begin
+from hearthnet.observability.traces.trace import Trace
 from hearthnet.observability.traces.traceparent import read_tracestate
 
 __all__ = ["Tracer", "TracerProvider", "install"]
@@ -181,7 +183,7 @@ def _scope_under(parent: api.Span, name: object, start_time: int | None) -> Span
     """Returns what a new span is for us: a span of a running trace, or a trace of its own."""
     if isinstance(parent, BridgeSpan):
         if not parent.trace.ended:
-            return _child(parent.scope, parent.scope.number, name, start_time)
+            return _child(parent.scope, parent.scope.span_id, name, start_time)
         # The work goes on after its trace has ended: another visit of the same distributed trace.
         made = _root(name, start_time, parent.get_span_context())
         made.tracestate = parent.trace.tracestate
@@ -193,23 +195,33 @@ def _scope_under(parent: api.Span, name: object, start_time: int | None) -> Span
     if running is not None:
         root = BridgeSpan(running.trace).get_span_context()  # type: ignore[arg-type]  # tracing sets its own scopes
         if root.trace_id == remote.trace_id:  # a span in between was not recorded
-            return _child(running, 0 if root.span_id == remote.span_id else remote.span_id, name, start_time)
+            return _child(
+                running, None if root.span_id == remote.span_id else f"{remote.span_id:016x}", name, start_time
+            )
     return _root(name, start_time, remote)
 
 
-def _child(outer: Span | Root | Trace, parent: int, name: object, start_time: int | None) -> Span:
+def _child(outer: Span | Root | Trace, parent: str | None, name: object, start_time: int | None) -> Span:
     made = Span(name)  # type: ignore[arg-type]  # any name is made one
     # No part begins before the whole.
     made.open_in(outer, parent, max(monotonic_of(start_time), outer.trace.started_ns))
     return made
 
 
+def _begun(capability: str, trace_id: str | None, parent_id: str | None) -> Trace:
+    """Returns a trace that is not current, with the whole name of its root."""
+    made = copy_context().run(new_trace, capability, trace_id=trace_id, parent_id=parent_id)
+    made.token = None
+    made.capability, made.version = capability, None
+    return made
+
+
 def _root(name: object, start_time: int | None, parent: SpanContext | None) -> Trace:
     capability = capability_of(name)
     if parent is None:
-        made = begin(capability, None, capability.encode(), None, None)
+        made = _begun(capability, None, None)
     else:
-        made = begin(capability, None, capability.encode(), to_ulid(parent.trace_id), f"{parent.span_id:016x}")
+        made = _begun(capability, to_ulid(parent.trace_id), f"{parent.span_id:016x}")
         made.is_random = bool(parent.trace_flags & _RANDOM)
         made.tracestate = read_tracestate([parent.trace_state.to_header()]) if parent.trace_state else ""
         if not parent.is_remote:

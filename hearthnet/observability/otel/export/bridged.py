@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from hearthnet.observability.otel.export.values import attributes, nanoseconds, span_id, text
 from hearthnet.observability.otel.fields import EVENTS, KIND, LINKS, OWN, SCOPE, STATUS, dropped
-from hearthnet.observability.traces.traceparent import to_w3c
+from hearthnet.observability.traces.traceparent import to_bytes
 
 __all__ = ["MARK", "complete", "count", "has_exception", "take"]
 
@@ -76,7 +76,7 @@ def _event(event: Mapping[str, Any], trace_start_ns: int) -> dict[str, Any]:
 
 
 def _link(link: Mapping[str, Any]) -> dict[str, Any]:
-    trace_id, linked_id = bytes.fromhex(to_w3c(link["trace_id"])), span_id(link["span_id"])
+    trace_id, linked_id = to_bytes(link["trace_id"]), span_id(link["span_id"])
     return {"trace_id": trace_id, "span_id": linked_id, **_said_of(link)}
 
 
@@ -87,4 +87,4 @@ def _said_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def count(number: object) -> int:
     """Returns a number of dropped things, as far as it is one that the protocol can hold."""
-    return number if isinstance(number, int) and 0 <= number < 2**31 else 0
+    return number if type(number) is int and 0 <= number < 2**31 else 0

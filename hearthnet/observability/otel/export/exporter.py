@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
@@ -47,6 +48,7 @@ __all__ = ["Exporter"]
 log = get_logger(__name__)
 
 _ROUND_S: Final = 2.0  # between two rounds: a backend is this far behind at the most
+_MANY: Final = TRACE_RING_BUFFER // 4  # rows that may come until the next round: the ring holds the others meanwhile
 _ROUNDS_WITHOUT_LOCK: Final = 15  # between two tries to take the lock from a process that has ended
 _SAVE_S: Final = 5.0  # for the writer to commit a cursor
 _IDLE_S: Final = (
@@ -226,8 +228,11 @@ class Exporter:
             return _ROUNDS_WITHOUT_LOCK * self._round_s
         pause_s = sum(route.pace.end() for route, _ in self._lines)
         now = time.monotonic()
-        waits = [line.ready_at - now for route, line in self._lines if self._oldest_us.get(route.signal) is not None]
-        return max(pause_s, min([self._round_s, *waits]))
+        waits = [
+            route.pace.due_s(_MANY) if self._oldest_us.get(route.signal) is None else line.ready_at - now
+            for route, line in self._lines
+        ]
+        return max(min(pause_s, self._round_s), min([self._round_s, *waits]))
 
     def _send_some(self, route: Route, line: Delivery) -> None:
         """Sends a batch, if the backend may be asked, and the cursor of the one before is committed."""
@@ -241,8 +246,9 @@ class Exporter:
         cursor = pending.end_of(route.signal, saved)
         if route.signal == "logs":
             self._tell_lost(line, known, pending)
-        route.pace.begin(known.seq - cursor, is_taken=line.trouble is None)
+        route.pace.begin(known.seq)
         records = route.read(cursor, known.seq, line.limit)
+        route.pace.take(records[-1].seq - cursor if records else 0)
         self._oldest_us[route.signal] = _ended_us(records[0]) if records else None
         if not records:
             if known.seq > cursor:
@@ -251,6 +257,7 @@ class Exporter:
                 self._save()
         elif time.monotonic() >= line.ready_at and self._save():
             self._deliver(route, line, cursor, records, known.seq)
+        route.let_go(records)
 
     def _begun(self, signal: str) -> int | None:
         """Begins the export of a signal; returns its cursor: at the oldest row, or where it was when it was last on."""
@@ -266,6 +273,7 @@ class Exporter:
 
     def _deliver(self, route: Route, line: Delivery, cursor: int, records: list[Any], last: int) -> None:
         self._cursors.fly(route.signal, (record.seq for record in records))
+        route.pace.rest()
         done = line.deliver(records)
         if self._is_abandoned:  # the writer has ended
             return

@@ -25,7 +25,7 @@ from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
 from hearthnet.observability.otel.fields import SCOPE as SCOPE_NAME
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, INTERRUPTED, OK, is_failure
-from hearthnet.observability.traces.traceparent import root_span_id, to_w3c
+from hearthnet.observability.traces.traceparent import root_span_bytes, to_bytes
 
 __all__ = [
     "NAMES",
@@ -186,10 +186,10 @@ def _resource(origin: Origin, sender: Sender) -> dict[str, Any]:
 
 def _spans(record: TraceRecord, sender: Sender) -> list[tuple[str, dict[str, Any]]]:
     """Returns the spans of a trace, the root first, each with its scope."""
-    trace_id = bytes.fromhex(to_w3c(record.trace_id))
+    trace_id = to_bytes(record.trace_id)
     if trace_id == _NO_TRACE:
         raise ValueError("all zeros are no trace id")
-    root_id = bytes.fromhex(root_span_id(*record.root_key))
+    root_id = root_span_bytes(trace_id, *record.root_key[1:])
     extras: dict[str, Any] = orjson.loads(record.extras)
     spans: list[dict[str, Any]] = orjson.loads(record.spans)
     is_chat = record.capability == gen_ai.CAPABILITY
@@ -334,7 +334,7 @@ def _link(link: object) -> dict[str, Any] | None:
     if link is None:
         return None
     try:
-        trace_id, caller_id = bytes.fromhex(to_w3c(link["trace_id"])), span_id(link["span_id"])  # type: ignore[index]
+        trace_id, caller_id = to_bytes(link["trace_id"]), span_id(link["span_id"])  # type: ignore[index]
     except (ValueError, TypeError, KeyError, AttributeError):  # a field of the program's, which has the same name
         return None
     return {"trace_id": trace_id, "span_id": caller_id, "flags": _KNOWS_PARENT | _IS_REMOTE}
@@ -369,7 +369,7 @@ def _log(record: LogRecord) -> dict[str, Any]:
         "dropped_attributes_count": bridged.count(extras.get("truncated_keys")),
     }
     if record.trace_id is not None:
-        made |= {"trace_id": bytes.fromhex(to_w3c(record.trace_id)), "flags": _SAMPLED}
+        made |= {"trace_id": to_bytes(record.trace_id), "flags": _SAMPLED}
         if record.span_id is not None:
             made["span_id"] = span_id(record.span_id)
     return made

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Route", "Serial", "adds_of", "routes"]
 
-_ROWS_A_STATEMENT: Final = 16  # a tenth of a millisecond of work
+_ROWS_A_STATEMENT: Final = 8  # a twentieth of a millisecond of work
 _ROW_BYTES: Final = 300  # ids and numbers of a record, besides its texts
 
 
@@ -72,6 +72,12 @@ class Serial:
     def _paced(self, records: Sequence[Any]) -> Iterator[Any]:
         for record in records:
             yield record
+            self._rest()
+
+    def let_go(self, records: list[Any]) -> None:
+        """Empties a list, as it was filled: to free half a thousand records at once takes several pieces of work."""
+        while records:
+            del records[-_ROWS_A_STATEMENT:]
             self._rest()
 
     def read(self, after: int, last: int, limit: int, wanted: unsent.Selected = unsent.ALL) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from hearthnet.forensics.box import CAPABILITY_BYTES
+from hearthnet.forensics.marks import CAPABILITY_BYTES
 from hearthnet.observability.records.results import INTERRUPTED
 
 __all__ = ["TRACE_END", "Selection"]

@@ -15,6 +15,7 @@ from hearthnet.files import open_file
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.evidence.last_sign import last_seen_us
 from hearthnet.forensics.evidence.runs import in_flight_in
+from hearthnet.forensics.marks import ENTRY_BYTES
 from hearthnet.forensics.model import InFlight, Vitals
 from hearthnet.observability.store.query.shapes import decoded
 from hearthnet.observability.store.reader import Reader
@@ -95,7 +96,7 @@ def _present(header: layout.Header, table: bytes) -> list[InFlight]:
             header.run_id, slot.trace_id, slot.capability, slot.started_us, max(0, now_ns - slot.started_ns) / 1e6,
             slot.span, None if slot.span_started_ns is None else max(0, now_ns - slot.span_started_ns) / 1e6,
         )
-        for slot in layout.in_flight_in(table[: header.entries * layout.ENTRY_BYTES])
+        for slot in layout.in_flight_in(table[: header.entries * ENTRY_BYTES])
     ]  # fmt: skip
 
 

@@ -110,25 +110,25 @@ def _valid(frames: list[Frame], table: str, kinds: dict[str, tuple[type, ...]]) 
 
 
 def _column(value: Any) -> Any:
-    """Returns a value as its column has it; raises ValueError for text that is not UTF-8 and numbers not finite."""
+    """Returns a value as its column has it; raises ValueError for text that is not UTF-8."""
     if isinstance(value, list | dict):
         return orjson.dumps(value)
     if isinstance(value, str):
         value.encode()
-    if isinstance(value, float) and not isfinite(value):
-        raise ValueError("not finite")
     return value
 
 
 def _fits(value: Any, kind: tuple[type, ...]) -> bool:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return False
+    if isinstance(value, float) and not isfinite(value):
+        return False
     return not isinstance(value, bool) and isinstance(value, kind)
 
 
 def _interrupted(entry: InFlight, run_id: str, end_ns: int) -> TraceRecord:
     spans: list[dict[str, Any]] = []
-    if entry.span is not None and entry.span_started_ns is not None:
+    if entry.span_started_ns is not None:
         spans.append(
             {
                 "id": new_span_id(),

@@ -11,15 +11,13 @@ from typing import Any, Final
 
 import orjson
 
-from hearthnet.constants import LEVELS, MAX_CAPABILITY_CHARS, MAX_LOG_ROW_BYTES
-from hearthnet.observability.logs.standard_records import TRACE_LOGGER
+from hearthnet.constants import DONE, LEVELS, MAX_CAPABILITY_CHARS, MAX_LOG_ROW_BYTES, TRACE_LOGGER
 from hearthnet.observability.records.ids import is_trace_id
 from hearthnet.observability.records.record import LogRecord, TraceRecord, encode, fit, safe_text
 from hearthnet.observability.records.results import is_failure
 
-__all__ = ["DONE", "Reading", "line_of", "record_of", "time_of"]
+__all__ = ["Reading", "line_of", "record_of", "time_of"]
 
-DONE: Final = "done"
 _OWN_KEYS: Final = ("ts", "level", "logger", "msg", "trace_id", "span_id", "exc")
 _NOTABLE_LEVELS: Final = frozenset(LEVELS[LEVELS.index("warning") :])
 _TEXT_BYTES: Final = 1_024

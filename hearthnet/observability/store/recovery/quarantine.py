@@ -40,6 +40,7 @@ __all__ = [
 log = get_logger(__name__)
 
 _SIDECARS: Final = ("", "-wal", "-shm")
+_DAMAGED: Final = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite cites a schema that is no text
 _CORRUPT: Final = ".corrupt-"
 _BEFORE_REBUILD: Final = ".before-rebuild-"
 # Invalid JSON shows a flipped bit that SQLite does not notice.
@@ -88,7 +89,7 @@ def holds_foreign_tables(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             return any(part.kind == "table" for part in foreign_parts(parts_of(connection), TELEMETRY))
-    except (sqlite3.Error, UnicodeDecodeError):  # nothing can be read of it
+    except _DAMAGED:  # nothing can be read of it
         return False
 
 
@@ -246,7 +247,7 @@ def _read(source: sqlite3.Connection, found: Salvage) -> bool:
         rows_found |= {key: row for key, row in rows_read.items() if key not in rows_found}
         is_whole &= is_read
         found.missing += [f"{name}.{column}" for column in columns if present and column not in present]
-    with suppress(sqlite3.Error, TypeError):
+    with suppress(*_DAMAGED, TypeError):
         traces, logs = (sum(value for (value,) in source.execute(_HELD.format(name))) for name in ("traces", "logs"))
         found.held = (max(found.held[0], traces), max(found.held[1], logs))
         found.exports |= _exports_in(source)
@@ -267,7 +268,7 @@ def _exports_in(source: sqlite3.Connection) -> dict[str, tuple[int, int]]:
 def _columns(source: sqlite3.Connection, table: str) -> list[str]:
     try:
         return [name for _, name, *_ in source.execute(f"PRAGMA table_info({table})")]
-    except (sqlite3.Error, UnicodeDecodeError):  # then its rows cannot be read either
+    except _DAMAGED:  # then its rows cannot be read either
         return []
 
 
@@ -293,7 +294,7 @@ def _readable(source: sqlite3.Connection, select: str, make: Callable[[Any], Any
                 _keep(found, row, make)
             else:
                 return found, True
-        except (sqlite3.Error, UnicodeDecodeError):  # the damaged page: the other direction reads the rest
+        except _DAMAGED:  # the damaged page: the other direction reads the rest
             continue
     return found, False
 

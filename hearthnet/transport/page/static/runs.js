@@ -205,7 +205,7 @@ async function showRun(pane, id, close, say) {
     list("Not known", run.missing),
     run.in_flight?.length
       ? [
-          el("h3", {}, "In flight when it ended"),
+          el("h3", {}, run.is_alive ? "In flight" : "In flight when it ended"),
           table(
             ["capability", ["age", "num"], "innermost open span"],
             run.in_flight.map((flight) =>

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from contextlib import closing, contextmanager
 
 import pytest
 from support.otlp import Response, receiving
 
+from hearthnet.observability.otel.export import sender as module
 from hearthnet.observability.otel.export.sender import Sender
 from hearthnet.observability.otel.export.settings import read
 
@@ -69,3 +71,27 @@ def test_body_that_cannot_be_decoded(status, kind):
         assert sender.send(b"").kind == kind
         receiver.respond = lambda request: None
         assert sender.send(b"").kind == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "is_plain"),
+    [
+        ("http://127.0.0.1:4318", "", True),
+        ("http://localhost:4318", "https://proxy.invalid", True),
+        ("http://collector.invalid:4318", "", True),
+        ("http://collector.invalid:4318", "https://proxy.invalid", False),
+        ("https://127.0.0.1:4318", "", False),
+    ],
+)
+def test_certificates_are_loaded_where_they_can_be_of_use(url, proxy, is_plain, monkeypatch):
+    """To load them takes longer than all else at the start; where they are not, nobody would be trusted."""
+    given = {}
+    monkeypatch.setattr(module.httpx, "Client", lambda **named: given.update(named))
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    Sender("traces", read(url, {}).targets["traces"])
+
+    if not is_plain:
+        assert given["verify"] is True
+    else:
+        assert given["verify"].verify_mode is ssl.CERT_REQUIRED
+        assert given["verify"].get_ca_certs() == []

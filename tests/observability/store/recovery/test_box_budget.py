@@ -16,6 +16,7 @@ from support.old_box import old_box
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.records.box_file import draft_of
 from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.store.recovery import box_budget
 from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within, uncommitted
@@ -42,14 +43,13 @@ def dead_box(path, run=RUN, *, count=100, committed=0, notable=(), sizes=None, p
     for number in range(1, 2 * count + 1, 2):
         box.append_trace(trace_of(number, int(number in notable), run))
         box.append_log(log_of(number + 1, int(number + 1 in notable), run))
-    slot = box.begin(run, "llm.chat", 5, 6)
-    box.open_span(slot, "generate", 7)
-    box.begin(run, "a.b", 1, 1)  # killed between the record of its end and the mark
+    # The second was killed between the record of its end and the mark.
+    slots = [box.begin(run, "llm.chat", 5, 6), box.begin(run, "a.b", 1, 1)]
+    box.open_span(slots[0], "generate", 7)
     box.note_committed(committed, committed, 2 * committed)
     for at in range(vitals):
         box.note_vitals(Vitals(5 + at, rss_bytes=7 + at, loop_lag_s=0.5))
-    os.close(box._fd)  # as a kill does
-    box._fd = -1
+    box.renew_in_child()  # as a kill does: the lock is free, and nothing more reaches the file
     return path
 
 
@@ -82,9 +82,19 @@ def test_dead_box_keeps_what_is_not_committed(tmp_path):
     assert (after.committed_traces, after.committed_logs, after.committed_number) == (90, 90, 180)
     assert (after.vitals, found.dropped_traces, found.dropped_logs) == (before.vitals, 0, 0)
 
-    content = path.read_bytes()
+    content, number = path.read_bytes(), path.stat().st_ino
     assert compact(path) == 0
-    assert path.read_bytes() == content
+    assert (path.read_bytes(), path.stat().st_ino) == (content, number)
+
+
+def test_draft_of_a_process_that_was_killed_is_in_nobodys_way(tmp_path):
+    """Whatever it holds."""
+    path = dead_box(tmp_path / "telemetry.9.box2", committed=90)
+    draft_of(path, RUN).write_bytes(b"x" * 100_000)
+    compact(path)
+
+    assert len(layout.read_box(path).traces) == 10
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("vitals", [0, 1, 500])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from time import monotonic_ns
 
 import orjson
 import pytest
 
 from hearthnet.forensics import box as layout
+from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, new_header
-from hearthnet.observability.store.recovery.box_records import records_of
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.store.recovery.box_records import record_interrupted, records_of
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 SECOND = 1_000_000_000
@@ -144,7 +147,8 @@ def test_frame_of_other_types_is_no_record(at, value):
     """The others are; what a row could not hold is not tried."""
     bad = TRACE.copy()
     bad[at] = value
-    found = records_of(layout.Box(HEADER, [frame(TRACE), frame(bad), frame([*TRACE, 1])], [frame(LOG), frame(LOG[1:])]))
+    others = [frame([*TRACE, 1]), frame(bad), frame(TRACE), frame(bad)]
+    found = records_of(layout.Box(HEADER, others, [frame(LOG[1:]), frame(LOG), frame(LOG[1:])]))
 
     assert ([record.number for record in found.traces], [record.number for record in found.logs]) == ([7], [8])
     assert (found.traces[0].spans, found.traces[0].extras, found.logs[0].extras) == (b"[]", b"{}", b"{}")
@@ -154,3 +158,38 @@ def test_frame_of_other_types_is_no_record(at, value):
 def test_largest_integers_are_numbers(number):
     """All that a column can hold."""
     assert records_of(layout.Box(HEADER, [frame([number, *TRACE[1:]])])).traces[0].number == number
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """A recorder with a box."""
+    recorder = Recorder(RUN, lambda *_: None)
+    recorder.keep_in(BlackBox(tmp_path / "telemetry.9.box2", HEADER))
+    yield recorder
+    recorder.box.close(remove=True)
+
+
+def test_traces_in_flight_are_recorded_when_a_run_ends_in_order(recorder):
+    """Each as of a run that was killed, with a number; not one that has its record already. Their own end is late."""
+    now_ns = monotonic_ns()
+    recorder.record_trace(("t1", None, "a.b", None, 1, now_ns, 0.5, "ok", None, 0, b"[]", b"{}"))
+    begun = [("t1", "a.b", 1, now_ns), ("t2", "c.d", 2, now_ns - 2 * SECOND), ("t1", "e.f", 3, now_ns - 3 * SECOND)]
+    slots = [recorder.box.begin(*trace) for trace in begun]
+    recorder.box.open_span(slots[1], "step", now_ns - SECOND)
+    record_interrupted(recorder)
+
+    _, older, newer = recorder.pending_traces()
+    assert [older.trace_id, older.started_us, older.number, newer.trace_id, newer.number] == ["t1", 3, 2, "t2", 3]
+    assert 2_000 <= newer.duration_ms < older.duration_ms
+    assert (newer.result, newer.error) == ("interrupted", "its run ended while it was in step")
+    assert orjson.loads(newer.spans)[0]["duration_ms"] == pytest.approx(newer.duration_ms - 1_000)
+    assert recorder.box.interrupted == {("t2", now_ns - 2 * SECOND), ("t1", now_ns - 3 * SECOND)}
+
+
+def test_run_without_traces_in_flight_records_none(recorder):
+    """Nor does one without a box, which nobody could read."""
+    record_interrupted(recorder)
+    record_interrupted(Recorder(RUN))
+
+    assert not recorder.has_pending()
+    assert recorder.box.interrupted == frozenset()

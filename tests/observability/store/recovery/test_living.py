@@ -104,6 +104,15 @@ def test_process_without_a_box_is_told_by_its_row(tmp_path, store):
     refuse_living(tmp_path, may_be_copy=True)
 
 
+@pytest.mark.parametrize("own", [OTHER - 1, OTHER + 1])
+def test_process_of_any_other_number_is_another(tmp_path, store, monkeypatch, own):
+    """A lower one, or a higher one."""
+    store(OTHER)
+    monkeypatch.setattr(os, "getpid", lambda: own)
+    with pytest.raises(StoreInUseError, match=f"process {OTHER} is recording"):
+        refuse_living(tmp_path)
+
+
 def test_store_may_be_a_link(tmp_path, store):
     """Its -wal is beside the file that it leads to."""
     store(OTHER)

@@ -29,7 +29,9 @@ def record(line, slow_ms=5_000.0, **changes):
     [
         ("hearthnet.trace", "done", "TraceRecord"),
         ("hearthnet.x", "done", "LogRecord"),  # many programs log that word
+        ("hearthnet.a", "done", "LogRecord"),
         ("hearthnet.trace", "working", "LogRecord"),
+        ("hearthnet.trace", "begun", "LogRecord"),
     ],
 )
 def test_line_of_a_trace_has_its_logger_and_its_word(logger, msg, kind):
@@ -102,13 +104,14 @@ def test_warnings_and_worse_are_notable(level):
 def test_long_texts_share_a_row():
     """The end of a traceback is kept, and the beginning of the rest; together they fit."""
     long = "x" * 8_000
-    found = record(LOG, msg=long, exc=f"{long}KeyError: 'k'", **dict.fromkeys("abc", long))
+    found = record(LOG, logger=long, msg=long, exc=f"{long}KeyError: 'k'", **dict.fromkeys("abc", long))
 
     assert found.msg.startswith("xxx")
     assert found.exc.startswith("[cut]…x")
     assert found.exc.endswith("xKeyError: 'k'")
     assert 900 < len(found.exc.encode()) <= 1_024
     assert 900 < len(found.msg.encode()) <= 1_024
+    assert len(found.logger.encode()) == 128
     assert 900 < len(found.extras) <= 1_024
 
 
@@ -141,7 +144,8 @@ def test_fields_of_a_short_record_have_the_row_to_themselves():
 @pytest.mark.parametrize(
     ("number", "kept"),
     [
-        (2**63 - 1, 2**63 - 1), (-(2**63), -(2**63)), (2**63, str(2**63)), (-(10**20), str(-(10**20))),
+        (2**63 - 1, 2**63 - 1), (-(2**63), -(2**63)), (2**63, str(2**63)), (-(2**63) - 1, "-9223372036854775809"),
+        (-(10**20), str(-(10**20))),
         (10**20, "100000000000000000000"), (10**300, "1" + "0" * 300), (1.5e300, 1.5e300), (7, 7),
     ],
 )  # fmt: skip

@@ -91,6 +91,19 @@ def test_opening_that_fails_leaves_no_connection(database, tmp_path, monkeypatch
         connection.execute("SELECT 1")
 
 
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk is full"), sqlite3.IntegrityError("no thanks")])
+def test_box_that_cannot_be_recovered_now_is_told(database, tmp_path, monkeypatch, logged, error):
+    """The store is opened all the same: the next start tries again."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(opening, "recover_boxes", fail)
+
+    assert opening.keep_house(database, tmp_path, "run", None) == Recovery()
+    assert [(told.getMessage(), told.error) for told in logged] == [("a black box cannot be recovered", error)]
+
+
 def test_counts_that_are_wrong_are_corrected(database, tmp_path):
     """Rows that were deleted by other means than ours: the rings are as full as they are."""
     merge(database, [a_trace(1, "run"), a_trace(2, "run", notable=1), a_log(3, "run")])
@@ -131,7 +144,7 @@ def gaps(path):
 
 def join(path, own):
     """Opens a store while another process keeps house."""
-    opening.join_store(path, own)
+    opening.join_store(path, own, 0)
 
 
 def keep(path, own):
@@ -164,6 +177,23 @@ def test_store_is_opened_by_a_process_that_has_recorded_nothing(tmp_path, opens)
     assert (numbers(tmp_path / "telemetry.db"), gaps(tmp_path / "telemetry.db")) == ([], [])
 
 
+@pytest.mark.parametrize("opens", [join, keep])
+def test_database_that_fails_once_it_is_open_is_an_error_of_ours(tmp_path, own, monkeypatch, opens):
+    """Which names the file, whoever keeps house. The error that tells of it keeps no connection open."""
+    used = []
+
+    def fail(connection, *_):
+        used.append(connection)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(opening, "restore_committed", fail)
+    with pytest.raises(StoreError, match=r"telemetry\.db.*disk I/O error"):
+        opens(tmp_path / "telemetry.db", own)
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        used[0].execute("SELECT 1")
+
+
 @pytest.mark.parametrize(
     ("held", "missing"), [((0, 0), []), ((6, 1), [("trace", "wal_lost", 3)]), ((3, 4), [("log", "wal_lost", 3)])]
 )
@@ -184,8 +214,9 @@ def test_database_that_is_salvaged_whole_has_no_gap(database, tmp_path):
     assert (numbers(tmp_path / "telemetry.db"), gaps(tmp_path / "telemetry.db")) == ([1, 2, 3], [])
 
 
-def test_index_that_lacks_a_row_is_damage(database, tmp_path):
-    """Whatever SQLite says of it, and though each page is whole; a node that opens the store moves it aside."""
+@pytest.fixture
+def lacking(database, tmp_path):
+    """The path of a database with two log records, and an index that has one of them."""
     merge(database, [a_log(1)])
     database.executescript(
         "CREATE INDEX mine ON logs (level); PRAGMA writable_schema = ON;"
@@ -197,12 +228,24 @@ def test_index_that_lacks_a_row_is_damage(database, tmp_path):
         "PRAGMA writable_schema = RESET"
     )
     database.close()
-    path = tmp_path / "telemetry.db"
-    opening.open_store(path, Budget(256), "run", reserve=0)
+    return tmp_path / "telemetry.db"
 
-    assert len(quarantined(path)) == 1
-    with closing(sqlite3.connect(path)) as connection:
+
+def test_index_that_lacks_a_row_is_damage(lacking):
+    """Whatever SQLite says of it, and though each page is whole; a node that opens the store moves it aside."""
+    opening.open_store(lacking, Budget(256), "run", reserve=0)
+
+    assert len(quarantined(lacking)) == 1
+    with closing(sqlite3.connect(lacking)) as connection:
         assert connection.execute("SELECT number FROM logs").fetchall() == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(("is_own", "is_checked"), [(True, True), (False, False)])
+def test_store_that_others_write_is_checked_by_those_that_found_damage(lacking, own, is_own, is_checked):
+    """They open it again. A short program beside a node reads not all of it: the box is one that is being written."""
+    opening.open_store(lacking, Budget(256), "run", own if is_own else None, reserve=0)
+
+    assert len(quarantined(lacking)) == int(is_checked)
 
 
 @pytest.mark.parametrize(("unclean", "level"), [(1, "WARNING"), (0, "INFO")])

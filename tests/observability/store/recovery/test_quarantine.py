@@ -18,8 +18,16 @@ from hearthnet.errors import StoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.store import rows
+from hearthnet.observability.store.budget import damage_in
 from hearthnet.observability.store.merge import merge
-from hearthnet.observability.store.recovery.quarantine import holds_foreign_tables, move_aside, quarantined, salvage
+from hearthnet.observability.store.recovery.quarantine import (
+    Salvage,
+    holds_foreign_tables,
+    keep_within,
+    move_aside,
+    quarantined,
+    salvage,
+)
 from hearthnet.observability.store.rows import TRACES as TABLE
 from hearthnet.observability.telemetry import DATABASE
 
@@ -60,6 +68,12 @@ def stored(path) -> int:
         return connection.execute("SELECT count(*) FROM traces WHERE capability = 'a.b'").fetchone()[0]
 
 
+def missing(path) -> int:
+    """Returns how many traces are recorded as lost."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT total(count) FROM gaps WHERE kind = 'trace'").fetchone()[0]
+
+
 def opens(observability) -> None:
     """Opens telemetry on a fresh database and records."""
     with telemetry.open(observability) as t:
@@ -90,6 +104,7 @@ def test_overwritten_pages_cost_what_lies_on_them(observability, place, pages, a
     opens(observability)
 
     assert at_least <= stored(place) < TRACES + 1
+    assert missing(place) == TRACES - stored(place)
     (kept,) = quarantined(place)
     assert kept.read_bytes() == bytes(content)
     assert "telemetry.db was moved aside" in messages(observability)
@@ -359,12 +374,32 @@ def test_rows_that_the_wal_has_damaged_are_read_from_the_file(tmp_path, monkeypa
         return connect(name.replace("telemetry.db", "before.db") if "immutable" in name else name, **how)
 
     monkeypatch.setattr(sqlite3, "connect", without_wal)
-    found = salvage(tmp_path / "telemetry.db").traces
+    salvaged = salvage(tmp_path / "telemetry.db")
+    found = salvaged.traces
 
+    assert salvaged.held == (300, 0)
     assert sorted(found) == list(range(1, 301))
     kinds = [found[seq].capability for seq in sorted(found)]
     assert 0 < kinds.count("be.fore") < 20
     assert kinds[0] == kinds[-1] == "now.now"
+
+
+def test_database_that_cannot_be_opened_with_its_wal_is_read_without(tmp_path, monkeypatch):
+    """On a disk where SQLite may make no -shm, say: what the file has is better than nothing."""
+    path = tmp_path / "telemetry.db"
+    with closing(open_database(path, TELEMETRY._replace(reserve_bytes=0))) as connection:
+        merge(connection, [a_trace(1), a_log(2)])
+    connect = sqlite3.connect
+
+    def refuse(name, **how):
+        if "mode=ro" in name:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(name, **how)
+
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    found = salvage(path)
+
+    assert (list(found.traces), list(found.logs), found.held) == ([1], [2], (1, 1))
 
 
 def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
@@ -375,7 +410,7 @@ def test_each_table_is_salvaged_and_what_it_lacks_is_told(tmp_path):
         connection.execute(rows.INSERT_RUN, ("run", None, "1", 7, None, 1_000, "x.py", "node"))
     whole = salvage(path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE logs RENAME COLUMN exc TO said")
+        connection.execute('ALTER TABLE logs RENAME COLUMN exc TO "select ""it"""')
     renamed = salvage(path)
 
     assert [len(found) for found in (whole.traces, whole.logs, whole.runs, whole.gaps)] == [1, 2, 1, 0]
@@ -422,6 +457,39 @@ def test_what_was_salvaged_is_in_the_new_database_and_told(tmp_path, logged):
     assert (told.traces, told.logs, told.without_columns) == (1, 2, [])
 
 
+def test_cursor_of_an_export_begins_anew_where_no_row_could_be_read(tmp_path):
+    """The first row of the new database has seq 1: behind the cursor it would not be sent."""
+    with closing(open_database(tmp_path / "new.db", TELEMETRY._replace(reserve_bytes=0))) as connection:
+        Salvage(exports={"traces": (500, 7)}).insert(connection)
+        found = dict(connection.execute("SELECT name, value FROM state WHERE name GLOB 'otlp.*'"))
+
+    assert found == {"otlp.traces": 0, "otlp.traces.lost": 7}
+
+
+@pytest.mark.parametrize(("limit", "is_kept"), [(1_001, True), (1_000, True), (999, False)])
+def test_quarantine_of_just_its_share_is_kept(tmp_path, limit, is_kept):
+    """The -wal beside it counts."""
+    aside = tmp_path / f"{DATABASE}.corrupt-20260101T000000Z"
+    aside.write_bytes(b"x" * 600)
+    aside.with_name(f"{aside.name}-wal").write_bytes(b"x" * 400)
+    keep_within(tmp_path / DATABASE, limit)
+
+    assert (quarantined(tmp_path / DATABASE), len(list(tmp_path.iterdir()))) == (([aside], 2) if is_kept else ([], 0))
+
+
+def test_bit_that_flips_in_the_schema_is_only_damage(observability, place):
+    """SQLite cites it in words that are not UTF-8 either; the database is moved aside, and the node starts."""
+    content = bytearray(place.read_bytes())
+    content[content.index(b"CREATE TABLE traces") + len("CREATE T")] ^= 0x80
+    place.write_bytes(content)
+    assert not holds_foreign_tables(place)
+    assert salvage(place) == Salvage()
+    assert "malformed database schema" in damage_in(place)
+
+    opens(observability)
+    assert [path.read_bytes() for path in quarantined(place)] == [content]
+
+
 def test_folder_in_quarantine_makes_room_for_the_next(tmp_path):
     """It is removed with all that is in it."""
     path = tmp_path / DATABASE
@@ -441,6 +509,7 @@ def test_cursors_of_the_export_are_salvaged(observability, place, cursor, kept):
         connection.execute("INSERT INTO state VALUES ('otlp.traces', ?)", (cursor,))
         connection.execute("DROP VIEW recent")  # then it does not fit
         connection.commit()
+    assert salvage(place).exports == {"traces": (cursor, 0)}
     opens(observability)
 
     with closing(sqlite3.connect(place)) as connection:

@@ -142,6 +142,7 @@ def test_ring_rules_hold_and_memory_is_bounded(tmp_path):
     assert ask(made.path, "SELECT min(seq), max(seq) FROM logs") == [(33_001, 43_000)]
     assert ask(made.path, "SELECT msg FROM logs ORDER BY seq DESC LIMIT 2") == [("19999",), ("19998",)]
     assert sum(read) == log_bytes(tmp_path / "logs")
+    assert log_bytes(None) == 0
 
 
 def test_nothing_is_written_without_logs_or_over_an_existing_file(lived, observability, tmp_path):
@@ -158,6 +159,25 @@ def test_nothing_is_written_without_logs_or_over_an_existing_file(lived, observa
     assert target.read_bytes() == b"precious"
     rebuild(observability.log_dir, lived, target, SLOW_MS, force=True, progress=nothing)
     assert ask(target, "SELECT count(*) FROM traces") == [(20,)]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_new_database_is_closed_before_it_gets_its_name(tmp_path, monkeypatch, in_place):
+    """Whoever opens it then meets no locks of the rebuild's, and no -wal beside it."""
+    opened, open_database = [], recovery_rebuild.open_database
+    monkeypatch.setattr(
+        recovery_rebuild, "open_database", lambda *how: opened.append(open_database(*how)) or opened[-1]
+    )
+    write(tmp_path / "logs", line())
+    (tmp_path / "store").mkdir()
+    store = tmp_path / "store" / DATABASE
+    if in_place:
+        rebuild_in_place(tmp_path / "logs", store, SLOW_MS, agree=nothing, progress=nothing)
+    else:
+        rebuild(tmp_path / "logs", store, tmp_path / "new.db", SLOW_MS, progress=nothing)
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
 
 
 def test_rebuilt_database_is_one_file_without_holes(tmp_path):
@@ -238,7 +258,7 @@ def test_in_place_moves_the_old_one_aside_and_a_node_continues_the_new_one(lived
     assert ".before-rebuild-" in made.moved_to.name
     assert ask(made.moved_to, "SELECT count(*) FROM spans") == before
     assert ask(lived, "SELECT count(*) FROM traces") == [(20,)]
-    assert lived.stat().st_size >= TELEMETRY.reserve_bytes
+    assert made.bytes == lived.stat().st_size >= TELEMETRY.reserve_bytes
     with telemetry.open(observability), trace.new_trace("after.it"):
         assert len(trace.get_recent(100)) == 20
     assert ask(lived, "SELECT capability FROM traces ORDER BY seq DESC LIMIT 1") == [("after.it",)]
@@ -320,8 +340,9 @@ os._exit(9)
     assert forkserver.run([sys.executable, "-c", script]).returncode == 9
     assert len(boxes_in(lived.parent)) == 1
 
-    rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
+    made = rebuild_in_place(observability.log_dir, lived, SLOW_MS, agree=nothing, progress=nothing)
 
+    assert made.rows["traces"] == ask(lived, "SELECT count(*) FROM traces")[0][0]
     found = ask(
         lived,
         "SELECT count(*), count(DISTINCT trace_id), sum(spans <> '[]') FROM traces WHERE capability = ?",

@@ -100,9 +100,9 @@ with telemetry.open(config) as t:
 def test_trace_killed_between_its_record_and_its_mark_is_one_trace(observability, run_and_die, query):
     """The record is written before the mark is removed: a kill in between leaves both, which count once."""
     run_and_die("""
-with telemetry.open(config) as t:
-    t._recorder.box.end = lambda place: die()
-    record(1)
+with telemetry.open(config) as t, trace.new_trace("a.b"):
+    t._recorder.box.end = lambda slot: die()
+    t._recorder.box.table.close()  # as while the box moves
 """)
     with telemetry.open(observability):
         pass

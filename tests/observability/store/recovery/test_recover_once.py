@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import orjson
 import pytest
 from support.reading import metric
 from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
+from hearthnet.files import hint_for
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.model import Kernel, Vitals
 from hearthnet.observability import metrics
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, new_header
@@ -75,8 +80,8 @@ def box_of(directory, records, run_id=RUN, *, in_flight=0, committed=0, ended_us
     path = directory / f"telemetry.{run_id[-2:]}.box2"
     header = replace(new_header(layout.LIBRARY, run_id, "1", None, sizes), pid=2**22 + 1)
     box = BlackBox(path, header)
-    for number in range(in_flight):
-        box.begin(new_trace_id(), "in.flight", 1_000, 1_000 + number)
+    slots = [box.begin(new_trace_id(), "in.flight", 1_000, 1_000 + number) for number in range(in_flight)]
+    assert len(box.in_flight()) == len(slots)
     for record in records:
         (box.append_trace if hasattr(record, "spans") else box.append_log)(tuple(record))
     done = [record for record in records if record.number <= committed]
@@ -284,6 +289,54 @@ def test_rows_that_are_gone_are_counted(path):
     assert metric('hearthnet_telemetry_dropped_total{reason="wal_lost"}') - before == 4
 
 
+def test_box_that_cannot_be_read_now_is_told_with_what_to_do(tmp_path, monkeypatch, logged):
+    """It stays, and hides no other."""
+    broken, whole = box_of(tmp_path, mixed(2)), box_of(tmp_path, mixed(2, OTHER), OTHER)
+    read, error = layout.read_box, PermissionError(errno.EACCES, "Permission denied")
+
+    def refuse(path):
+        if path == broken:
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(layout, "read_box", refuse)
+
+    assert [path for path, _ in recovery.leftover_boxes(tmp_path)] == [whole]
+    (told,) = logged
+    assert (told.getMessage(), told.path, told.error) == ("a black box cannot be read", str(broken), error)
+    assert told.hint == hint_for(error)
+
+
+def test_recoveries_add_up():
+    """All that is told of several boxes."""
+    total = Recovery(1, 2, 3, 4, Counter(killed=5), 6)
+    total.add(Recovery(10, 20, 30, 40, Counter(killed=50, budget=7), 60))
+
+    assert total == Recovery(11, 22, 33, 44, Counter(killed=55, budget=7), 66)
+    assert total.dropped == 62
+
+
+@pytest.mark.parametrize("samples", [0, 1, 2])
+def test_kernel_says_at_the_last_sample_how_the_run_ended(path, tmp_path, monkeypatch, samples):
+    """At the time of the end where there is none; nothing of a run that ended in order."""
+    monkeypatch.setattr(recovery.KernelSources, "of_box", lambda *_: Kernel("certain", ("oom-kill",)))
+    box = layout.read_box(box_of(tmp_path, mixed(2)))
+    clean = layout.read_box(box_of(tmp_path, mixed(2, OTHER), OTHER, ended_us=7_000_000))
+    vitals = [Vitals(1_000 + at) for at in range(samples)]
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        for each in (box, clean):
+            recover_box(connection, replace(each, vitals=vitals))
+    (told, last_us), (told_of_clean, _) = query(path, "SELECT vitals, last_seen_us FROM runs ORDER BY run_id")
+
+    found = orjson.loads(told)
+    assert [sample["ts_us"] for sample in found] == [one.ts_us for one in vitals] or [last_us]
+    assert [sample.get("kernel") for sample in found] == [
+        *[None] * (len(found) - 1),
+        {"confidence": "certain", "lines": ["oom-kill"]},
+    ]
+    assert "kernel" not in (told_of_clean or "")
+
+
 def test_own_box_gives_back_what_the_database_lost(path, tmp_path):
     """Opened again, a new database gets what the run had committed; what is pending is left to the writer."""
     contents = layout.read_box(box_of(tmp_path, mixed(12)[2:], committed=9))
@@ -293,6 +346,7 @@ def test_own_box_gives_back_what_the_database_lost(path, tmp_path):
 
     assert numbers(path) == list(range(3, 10))
     assert query(path, "SELECT reason, count FROM gaps") == [("wal_lost", 2)]
+    assert query(path, f"SELECT value FROM state WHERE name = '{RUN}'") == [(9,)]
 
 
 def test_number_near_the_largest_integer_stops_nothing(path, tmp_path):
@@ -306,6 +360,17 @@ def test_number_near_the_largest_integer_stops_nothing(path, tmp_path):
     assert {1, 3} <= set(numbers(path))
     assert found[1] == 0
     assert query(path, "SELECT end_reason FROM runs") == [(rows.UNCLEAN,)]
+
+
+@pytest.mark.parametrize("committed", [7, 2**63 - 1])
+def test_interrupted_trace_is_numbered_after_all_that_was_committed(path, tmp_path, committed):
+    """As far as there are numbers: a damaged box may tell any."""
+    box = replace(layout.read_box(box_of(tmp_path, mixed(3), in_flight=2)), committed_number=committed)
+    with closing(open_database(path, EMPTY_SCHEMA)) as connection:
+        assert recover_box(connection, box).interrupted == 2
+
+    first, second = numbers(path)[-2:]
+    assert (second, first >= min(committed, 2**61)) == (first + 1, True)
 
 
 @pytest.mark.parametrize("sql", ["SELECT 1", "DELETE FROM traces", "DELETE FROM traces WHERE number < 5"])

@@ -52,8 +52,9 @@ def test_run_is_judged_once_its_process_has_ended(database, tmp_path, is_locked,
     header = header if is_alive else replace(header, pid=NO_PID)
     database.execute(rows.INSERT_RUN, ("run", "me", "1", header.pid, header.boot_id, 1_000, "x.py", "node"))
     box = BlackBox(tmp_path / "telemetry.9.box2", header)
-    box.begin("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "in.flight", 1_000, header.started_ns)
+    slot = box.begin("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "in.flight", 1_000, header.started_ns)
     content = box.path.read_bytes()
+    box.end(slot)
     if not is_locked:
         box.close(remove=True)
         box.path.write_bytes(content)
@@ -79,10 +80,11 @@ def dead_box(tmp_path, pid, logs):
     """The box of a run whose process has ended, with these log records."""
     header = replace(new_header(layout.NODE, f"run-{pid}", "1", "me", Sizes(8_000, 8_000, 4)), pid=NO_PID)
     box = BlackBox(tmp_path / f"telemetry.{pid}.box2", header)
-    box.begin("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "in.flight", 1_000, header.started_ns)
+    slot = box.begin("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", "in.flight", 1_000, header.started_ns)
     for number in logs:
         box.append_log(a_log(number, header.run_id, level="error"))
     content = box.path.read_bytes()
+    box.end(slot)
     box.close(remove=True)
     box.path.write_bytes(content)
     return header

@@ -1,0 +1,205 @@
+"""An ordinary record says the same as by the way of all others: in its line, its row, and its frame in the box."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.log_clock import set_log_clock
+
+from hearthnet.forensics import box as layout
+from hearthnet.observability import logging as node_logging
+from hearthnet.observability import trace
+from hearthnet.observability.logging import get_logger
+from hearthnet.observability.logs import messages, ordinary
+from hearthnet.observability.logs.daily_file import log_paths
+from hearthnet.observability.logs.fields import fields
+from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.runtime import runtime
+
+RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
+NAME = "hearthnet.ordinary_test"
+log = get_logger(NAME)
+
+# Also hostile: what tells a secret, what cannot be encoded, what ends a line or an array, and keys of the line's own.
+TEXTS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["said", "\u2028\u0085", "\ud800", "],null]", '"', "password=tiger1234", "tiger1234", "%s %d", "é" * 99]
+    ),
+)
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), TEXTS, st.just([1, {"a": "b"}]),
+    st.builds("x".__mul__, st.sampled_from([900, 1_100])),
+)  # fmt: skip
+KEYS = st.sampled_from(["model", "size", "password", "ts", "trace_id", "repeats", "é", 'a"b', 7])
+EXTRAS = st.one_of(st.none(), st.dictionaries(KEYS, VALUES, max_size=4), st.just([("a", 1)]))
+LEVELS = st.sampled_from([10, 15, 20, 30, 40, 50])
+RECORDS = st.lists(st.tuples(LEVELS, TEXTS, EXTRAS, st.booleans()), min_size=1, max_size=4)
+PLACES = st.sampled_from(["nowhere", "trace", "span", "ended", "fields"])
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """Logging into a folder, and a recorder with a box."""
+    node_logging.install_sinks(SimpleNamespace(log_level="debug", log_dir=tmp_path, keep_debug_of_failures=False))
+    box = BlackBox(tmp_path / "telemetry.x.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(4_096, 256_000, 4)))
+    made = Recorder(RUN, lambda *_: None)
+    made.keep_in(box)
+    runtime.install(made)
+    yield made
+    runtime.install(None)
+    box.close(remove=True)
+
+
+@contextmanager
+def inside(place):
+    """A place where records are made."""
+    if place == "nowhere":
+        yield
+    elif place == "fields":
+        with fields(job="nightly"):
+            yield
+    else:
+        with trace.trace("a.b") as begun, trace.span("c") if place == "span" else nullcontext():
+            if place == "ended":
+                begun.end()
+            yield
+
+
+def logged(level, text, extra, has_argument):
+    """Logs a record."""
+    log.log(level, text, *(("x",) if has_argument else ()), extra=extra)
+
+
+def told(records, recorder, folder, *, is_any):
+    """Returns what is told of records, each logged five times; by the way of all others if `is_any`."""
+    messages.forget()
+    before = len(b"".join(path.read_bytes() for path in log_paths(folder)))
+    payloads = []
+    recorder.logs.queue.clear()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(recorder.box, "append_log_payload", payloads.append)
+        set_log_clock(patched, lambda: 1_790_000_000_123_456_789)
+        if is_any:
+            patched.setattr(node_logging, "take_ordinary", lambda *_: False)
+        for _ in range(5):
+            for record in records:
+                logged(*record)
+    lines = b"".join(path.read_bytes() for path in log_paths(folder))[before:]
+    rows = [(kept[0], kept[1], *kept[3:]) for kept in recorder.logs.queue]
+    payloads = [payload.partition(b",")[2] for payload in payloads]  # each has its own number
+    known = messages.known_messages.values()
+    counts = [(one.text, one.lines, one.rows, one.dropped_lines, one.dropped_rows) for one in known]
+    return lines, rows, payloads, counts, runtime.handler.failures
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(RECORDS, PLACES)
+def test_both_ways_tell_the_same(recorder, tmp_path, records, place):
+    """Any records anywhere leave the same lines, rows, frames and counts, whichever way they take."""
+    with inside(place):
+        ordinary_way = told(records, recorder, tmp_path, is_any=False)
+        any_way = told(records, recorder, tmp_path, is_any=True)
+
+    assert ordinary_way == any_way
+    assert any_way[-1] == 0
+
+
+@pytest.fixture
+def taken(recorder, monkeypatch):
+    """For each record of a message that is known, whether the ordinary way took it."""
+    seen = []
+
+    def take(*arguments):
+        seen.append(ordinary.take_ordinary(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(node_logging, "take_ordinary", take)
+    return seen
+
+
+@pytest.mark.parametrize("place", ["nowhere", "trace", "span"])
+@pytest.mark.parametrize("level", [20, 30, 50])
+def test_ordinary_records_take_their_own_way(taken, recorder, tmp_path, place, level):
+    """But for the first of a message, which is encoded then. The box has what the buffer has."""
+    with inside(place):
+        for number in range(3):
+            log.log(level, "ordinary", extra={"number": number})
+            log.info("without fields")
+
+    assert taken == [True] * 4
+    lines = [line for path in log_paths(tmp_path) for line in path.read_bytes().splitlines() if b"done" not in line]
+    assert [orjson.loads(line).get("number") for line in lines] == [0, None, 1, None, 2, None]
+    frames = [orjson.loads(frame.payload) for frame in recorder.box.contents().logs]
+    assert [frame[0] for frame in frames] == [kept[2] for kept in recorder.logs.queue]
+    assert [frame[-2] for frame in frames] == [orjson.loads(kept[-2]) for kept in recorder.logs.queue]
+
+
+class Taking(logging.Handler):
+    """Another handler."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def emit(self, record):
+        """Keeps the message."""
+        self.seen.append(record.getMessage())
+
+
+@pytest.mark.parametrize("where", [NAME, "hearthnet", ""])
+def test_handler_that_is_added_gets_the_very_next_record(taken, where):
+    """Wherever among the loggers it is."""
+    log.info("said")
+    log.info("said")
+    added, logger = Taking(), logging.getLogger(where)
+    logger.addHandler(added)
+    try:
+        log.info("said")
+    finally:
+        logger.removeHandler(added)
+    log.info("said")
+
+    assert added.seen == ["said"]
+    assert taken == [True, False, True]
+
+
+def test_filter_that_is_added_sees_the_very_next_record(taken):
+    """Of the logger, and of our handler."""
+    log.info("said")
+    seen = []
+    for filtered in (log, runtime.handler):
+        filtered.addFilter(kept := lambda record: seen.append(record.getMessage()) or True)
+        log.info("said")
+        filtered.removeFilter(kept)
+
+    assert seen == ["said", "said"]
+    assert taken == [False, False]
+
+
+def test_a_place_that_raises_is_a_failure_and_no_error(taken, monkeypatch):
+    """Counted, as on the other way: the program goes on."""
+    log.info("said")
+    monkeypatch.setattr(ordinary, "MS", ())
+    log.info("said")
+
+    assert taken == [True]
+    assert runtime.handler.failures == 1
+
+
+def test_full_budget_is_left_to_the_other_way(taken, recorder, monkeypatch):
+    """Which counts what it drops."""
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_123_456_789)
+    for _ in range(30):
+        log.info("said")
+
+    assert taken == [True] * (messages.ROWS_A_SECOND - 1) + [False] * 20
+    assert len(recorder.logs) == messages.ROWS_A_SECOND
+    assert messages.find(NAME, 20, "said").dropped_rows == 20
