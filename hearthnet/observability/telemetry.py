@@ -194,7 +194,7 @@ class Telemetry:
         self.start()
         return self
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+    def __exit__(self, _: object = None, error: BaseException | None = None, __: object = None) -> None:
         uncaught.record(error)
         self.close()
 
@@ -202,7 +202,7 @@ class Telemetry:
         await asyncio.to_thread(self.start)
         return self
 
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+    async def __aexit__(self, _: object = None, error: BaseException | None = None, __: object = None) -> None:
         uncaught.record(error)
         await asyncio.to_thread(self.close)
 
