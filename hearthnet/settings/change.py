@@ -85,7 +85,7 @@ def _owner(folder: int, name: str) -> tuple[int, int]:
 def _text(source: Path, folder: int, *, may_make: bool) -> str:
     """Returns the text of the file, after it was read as TOML; of a new one if there is none.
 
-    A link that was put in its place since is not followed: root would give its user what is behind it.
+    A link that was put in its place since is not followed: root would give its content to the user.
     """
     if may_make and not source.exists():
         return as_toml(default_config())

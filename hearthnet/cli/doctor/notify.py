@@ -177,7 +177,7 @@ def _checked(settings: DoctorConfig, options: Mapping[str, Any]) -> DoctorConfig
 
 
 def _origin(url: str) -> tuple[str, str]:
-    """Returns which server an address is of."""
+    """Returns the server of an address: scheme, host and port."""
     with suppress(ValueError):
         parts = urlsplit(url)
         return parts.scheme, parts.netloc.rpartition("@")[2].lower()
