@@ -28,6 +28,7 @@ __all__ = [
     "foreign",
     "hint_for",
     "is_accessible",
+    "is_of_root",
     "lock_folder",
     "locked_folder",
     "make_private_dir",
@@ -152,6 +153,22 @@ def owner_of(path: Path) -> int | None:
         return path.stat().st_uid
     except OSError:
         return None
+
+
+def is_of_root(path: Path) -> bool:
+    """Returns whether root alone can change or replace a file: it, its folders, and the links that lead to it."""
+    lexical = path.absolute()
+    resolved = path.resolve()
+    try:
+        found = [step.lstat() for step in {lexical, *lexical.parents, resolved, *resolved.parents}]
+    except OSError:
+        return False
+    # In a sticky folder, such as /tmp, a file is replaced by its owner alone.
+    return all(
+        status.st_uid == 0
+        and (stat.S_ISLNK(status.st_mode) or not status.st_mode & stat.S_IWOTH or bool(status.st_mode & stat.S_ISVTX))
+        for status in found
+    )
 
 
 def is_accessible(path: Path) -> bool:

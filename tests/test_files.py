@@ -440,3 +440,25 @@ def test_file_that_can_be_used_is_no_trouble(home, as_nobody):
     (home / "telemetry.db").chmod(0o666)
     with as_nobody():
         assert foreign(home / "telemetry.db") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_file_that_others_can_change_is_not_roots(tmp_path):
+    """Also by way of its folder, or of a link."""
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    path = folder / "file"
+    path.touch()
+    link.symlink_to(path)
+    assert files.is_of_root(path)
+    assert files.is_of_root(link)
+
+    os.chown(link, 65_534, 65_534, follow_symlinks=False)
+    assert not files.is_of_root(link)
+    folder.chmod(0o777)
+    assert not files.is_of_root(path)
+    folder.chmod(0o1777)
+    assert files.is_of_root(path)
+    os.chown(folder, 65_534, 65_534)
+    assert not files.is_of_root(path)
+    assert not files.is_of_root(folder / "missing")

@@ -61,6 +61,11 @@ class Kept:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    @property
+    def is_away(self) -> bool:
+        """Whether there is no data folder."""
+        return self._data is None
+
     def read(self) -> Iterator[bytes]:
         """Yields the contents there are: of the data folder's file, and of the other. One that cannot be read is none.
 

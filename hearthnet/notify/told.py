@@ -80,6 +80,7 @@ class Told:
         pending: what waits for each channel.
         seen_s: when a run last had each channel.
         saves: how often the state was written; of two files the one with more is the newer.
+        is_apart: whether it began while the data folder was missing, so that the file there knows nothing of it.
     """
 
     kept: Kept
@@ -88,6 +89,7 @@ class Told:
     pending: dict[str, list[Event]] = field(default_factory=dict)
     seen_s: dict[str, float] = field(default_factory=dict)
     saves: int = 0
+    is_apart: bool = False
 
     def note(self, results: Iterable[Mapping[str, Any]], level: str, now_s: float, channels: Sequence[str]) -> None:
         """Takes the results of a run, and queues what has changed for each channel.
@@ -147,6 +149,14 @@ class Told:
         self.told_s[name] = now_s
         return _made(name, "pass", result, known.event.since_s, now_s)
 
+    def join(self, apart: Told) -> None:
+        """Adds what was reported, and what waits, since the data folder went missing."""
+        self.known = apart.known | self.known
+        for channel, waiting in apart.pending.items():
+            self.pending[channel] = [*self.pending.get(channel, ()), *waiting][-_MAX_PENDING:]
+        for times, others in ((self.told_s, apart.told_s), (self.seen_s, apart.seen_s)):
+            times |= {name: max(at, times.get(name, at)) for name, at in others.items()}
+
     def sent(self, channel: str) -> None:
         """Notes that all that waited for a channel is sent."""
         self.pending[channel] = []
@@ -157,6 +167,7 @@ class Told:
         document = {
             "version": _VERSION,
             "saves": self.saves,
+            "is_apart": self.is_apart,
             "known": {
                 name: {**asdict(known.event), "well_runs": known.well_runs} for name, known in self.known.items()
             },
@@ -176,7 +187,19 @@ def opened(directory: Path) -> Iterator[Told]:
     """
     with Kept(directory) as kept:
         found = [told for content in kept.read() if (told := _read(content, kept)) is not None]
-        yield max(found, key=lambda told: told.saves, default=Told(kept))
+        yield _joined(found, kept)
+
+
+def _joined(found: list[Told], kept: Kept) -> Told:
+    """Returns the newest state, with what was reported while that was out of reach."""
+    newest = max((told for told in found if not told.is_apart), key=lambda told: told.saves, default=None)
+    apart = next((told for told in found if told.is_apart), None)
+    if newest is None:
+        newest = apart or Told(kept, is_apart=True)
+        newest.is_apart = newest.is_apart and kept.is_away
+    elif apart is not None:
+        newest.join(apart)
+    return newest
 
 
 def _read(content: bytes, kept: Kept) -> Told | None:
@@ -190,10 +213,10 @@ def _read(content: bytes, kept: Kept) -> Told | None:
             raise ValueError("a check that is well is not known")
         pending = {str(name): [_parsed(one) for one in events] for name, events in value["pending"].items()}
         told_s, seen_s = ({str(name): float(at) for name, at in value.get(key, {}).items()} for key in _TIMES)
-        saves = int(value.get("saves", 0))
+        saves, is_apart = int(value.get("saves", 0)), value.get("is_apart") is True
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    return Told(kept, known, told_s, pending, seen_s, saves)
+    return Told(kept, known, told_s, pending, seen_s, saves, is_apart)
 
 
 def _parsed(value: Mapping[str, Any]) -> Event:

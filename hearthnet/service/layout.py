@@ -38,6 +38,7 @@ _ACCOUNT: Final = "hearthnet"
 _XDG: Final = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 _TIMEOUT_S: Final = 60.0
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REFERENCE: Final = re.compile(rf"\$\{{({_VARIABLE.pattern})\}}")
 _UNSET: Final = re.compile(r"the environment has no ([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -116,8 +117,8 @@ def of_machine(config: Path | None, name: str | None) -> Found:
     given = () if config is None else ("--config", str(config.absolute()))
     shown = _ask(account, [*program, "config", "show", "--json", *given], environment_file)
     try:
-        values: dict[str, Any] = {row["key"]: row["value"] for row in shown["settings"]}
-        folders = [Path(values[key]) for key in _PATHS]
+        values = _with_variables({row["key"]: row["value"] for row in shown["settings"]}, environment_file)
+        folders = [_absolute(values[key], account) for key in _PATHS]
         host, port, settings = str(values["transport.host"]), int(values["transport.port"]), Path(shown["file"])
     except (KeyError, TypeError, ValueError) as error:
         raise _cannot_start(account, program[0], "it prints no settings") from error
@@ -129,6 +130,24 @@ def of_machine(config: Path | None, name: str | None) -> Found:
     return Found(layout, settings, folders[_PATHS.index("observability.data_dir")], account, _names_in(shown))
 
 
+def _with_variables(values: dict[str, Any], environment_file: Path) -> dict[str, Any]:
+    """Returns settings with the variables of a file in place of `${NAME}`, as which `config show` prints them."""
+    given = _variables(environment_file)
+    return {
+        key: _REFERENCE.sub(lambda found: given[found[1]], value) if isinstance(value, str) else value
+        for key, value in values.items()
+        if key in _PATHS or key in _ADDRESS
+    }
+
+
+def _absolute(text: str, account: pwd.struct_passwd) -> Path:
+    path = Path(account.pw_dir, text[2:]) if text.startswith("~/") else Path(text)
+    if not path.is_absolute():
+        raise ValueError(text)
+    return path
+
+
+_ADDRESS: Final = ("transport.host", "transport.port")
 _PATHS: Final = (
     "identity.keys_dir",
     "community.state_dir",

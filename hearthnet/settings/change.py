@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from hearthnet.config import as_toml, default_config, line_of, problems_of, table_of, toml_value
 from hearthnet.config_file import default_path, read_tree
 from hearthnet.errors import ConfigError
-from hearthnet.files import locked_folder, make_private_dir, read_regular, replace_in
+from hearthnet.files import locked_folder, make_private_dir, read_in, replace_in
 from hearthnet.settings.edit import with_setting, without_setting
 from hearthnet.settings.origins import known
 
 __all__ = ["Changed", "change", "check"]
 
 _LOCK_S = 5.0
+_MAX_BYTES = 16 << 20  # far more than settings have
 
 
 class Changed(NamedTuple):
@@ -58,7 +59,7 @@ def change(path: Path | None, name: str, text: str | None) -> Changed:
     source = (default_path() if path is None else path).resolve()  # a link to the file stays one
     make_private_dir(source.parent)
     with locked_folder(source.parent, _LOCK_S) as folder:
-        old = _text(source, may_make=path is None)
+        old = _text(source, folder, may_make=path is None)
         tree = tomllib.loads(old)
         section, _, key = name.partition(".")
         before = tree.get(section, {}).get(key)
@@ -81,12 +82,15 @@ def _owner(folder: int, name: str) -> tuple[int, int]:
     return status.st_uid, status.st_gid
 
 
-def _text(source: Path, *, may_make: bool) -> str:
-    """Returns the text of the file, after it was read as TOML; of a new one if there is none."""
+def _text(source: Path, folder: int, *, may_make: bool) -> str:
+    """Returns the text of the file, after it was read as TOML; of a new one if there is none.
+
+    A link that was put in its place since is not followed: root would give its content to the user.
+    """
     if may_make and not source.exists():
         return as_toml(default_config())
     read_tree(source)  # raises with a message about the file
-    return read_regular(source).decode()
+    return read_in(folder, source.name, _MAX_BYTES).decode()
 
 
 def _first_valid(old: str, name: str, readings: list[str], source: Path) -> tuple[str, list[ConfigError]]:

@@ -12,11 +12,14 @@ import pytest
 
 from hearthnet import files
 from hearthnet.notify import kept as module
+from hearthnet.notify.channels import ChannelError
 from hearthnet.notify.deliver import deliver
 from hearthnet.notify.kept import STATE_FILE, Kept
 
 FAILED = [{"name": "disk_space", "status": "fail", "detail": "the disk is full", "fix": None}]
 WELL = [{**FAILED[0], "status": "pass"}]
+AWAY = [{"name": "node_files", "status": "fail", "detail": "the data folder is missing", "fix": None}]
+AWAY_WELL = [{**AWAY[0], "status": "pass"}]
 
 
 class Phone:
@@ -260,3 +263,43 @@ def test_doctor_that_waits_too_long_tells_nothing(data, runtime, monkeypatch, is
         deliver(data, FAILED, [phone], "fail")
 
     assert phone.got == []
+
+
+def test_what_was_told_while_the_folder_was_away_is_known_when_it_is_back(data, runtime):
+    """Its own file, written more often, knows nothing of that; and the other nothing of what was told before."""
+    phone = Phone()
+    for results in (FAILED, WELL, WELL):
+        deliver(data, results, [phone], "fail")
+    data.rename(data.with_name("unplugged"))
+    deliver(data, AWAY, [phone], "fail")
+    data.with_name("unplugged").rename(data)
+    for _ in range(3):
+        deliver(data, AWAY_WELL, [phone], "fail")
+
+    assert phone.got[2:] == ["node_files fails", "node_files is well again"]
+
+
+def test_what_waited_while_the_folder_was_away_is_sent_when_it_is_back(data, runtime):
+    """After what waited before; what was told meanwhile is not told again."""
+
+    class Silent(Phone):
+        key = "fake:silent"
+        is_down = True
+
+        def send(self, message):
+            """Takes a message once the network is back."""
+            if self.is_down:
+                raise ChannelError("no network")
+            super().send(message)
+
+    phone, silent = Phone(), Silent()
+    deliver(data, FAILED, [phone, silent], "fail")
+    data.rename(data.with_name("unplugged"))
+    for _ in range(2):
+        deliver(data, AWAY, [phone, silent], "fail")
+    data.with_name("unplugged").rename(data)
+    silent.is_down = False
+    deliver(data, [*FAILED, *AWAY], [phone, silent], "fail")
+
+    assert phone.got == ["disk_space fails", "node_files fails"]
+    assert silent.got == ["2 checks failing"]

@@ -11,6 +11,7 @@ import pytest
 
 from hearthnet.config import default_path
 from hearthnet.errors import ConfigError
+from hearthnet.settings import change as change_module
 from hearthnet.settings.change import change, check
 
 
@@ -169,3 +170,23 @@ def test_changes_at_the_same_time_are_all_kept(file):
     assert tomllib.loads(file.read_text("utf-8")) == {
         "transport": {"port": 7082, "hosts": ["a"]}, "observability": {"eco": True}, "bus": {"prefer_local": False},
     }  # fmt: skip
+
+
+def test_link_that_is_put_in_place_of_the_file_is_not_followed(tmp_path, monkeypatch):
+    """The folder's user holds its lock until root waits for it, and root would copy what only root can read."""
+    path, secret = tmp_path / "config.toml", tmp_path / "secret.toml"
+    path.write_text("[transport]\nport = 7080\n")
+    secret.write_text("[node]\nname = 'hidden'\n")
+    lock = change_module.locked_folder
+
+    def locked_late(folder, wait_s):
+        path.unlink()
+        path.symlink_to(secret)
+        return lock(folder, wait_s)
+
+    monkeypatch.setattr(change_module, "locked_folder", locked_late)
+    with pytest.raises(OSError, match=r"config\.toml"):
+        change(path, "transport.port", "7081")
+
+    assert path.is_symlink()
+    assert secret.read_text() == "[node]\nname = 'hidden'\n"

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import click
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from hearthnet.config import Config, DoctorConfig
 from hearthnet.config_file import default_path, expand, read_tree, standard_paths
 from hearthnet.display import counted
 from hearthnet.errors import ConfigError
-from hearthnet.files import owner_of
+from hearthnet.files import is_of_root
 from hearthnet.notify.channels import Channel
 from hearthnet.notify.deliver import Delivery, channels_of, deliver, try_out
 from hearthnet.notify.message import one_line
@@ -71,8 +72,8 @@ class Notice:
             assert config.observability.data_dir is not None
             path = config.source or default_path()
             settings, directory = config.doctor, config.observability.data_dir
-        if settings.command and os.geteuid() == 0 and owner_of(path) != 0:
-            _note(f"doctor.command is not run by root, because {path} is another user's: run the doctor as that user")
+        if settings.command and os.geteuid() == 0 and not is_of_root(path):
+            _note(f"doctor.command is not run by root, because others can change {path}: run the doctor as its user")
             settings = settings.model_copy(update={"command": ()})
         channels = [*channels_of(settings), *channels_of(_checked(settings, options))]
         unique = {channel.key: channel for channel in channels}
@@ -164,13 +165,23 @@ def _usable(path: Path) -> DoctorConfig:
 
 def _checked(settings: DoctorConfig, options: Mapping[str, Any]) -> DoctorConfig:
     """Returns settings with the channels of the options alone."""
-    plain = {"webhook_format": settings.webhook_format, "webhook_token_env": settings.webhook_token_env}
+    plain: dict[str, Any] = {"webhook_format": settings.webhook_format}
+    if settings.webhook is None or _origin(settings.webhook) == _origin(str(options.get("webhook"))):
+        plain["webhook_token_env"] = settings.webhook_token_env  # the token is for that server, and for no other
     try:
         return DoctorConfig.model_validate({**(plain if "webhook" in options else {}), **options})
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         option = f"--notify-{problem['loc'][0]}"
         raise click.BadParameter(problem["msg"].lower(), param_hint=option) from None
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Returns the server of an address: scheme, host and port."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        return parts.scheme, parts.netloc.rpartition("@")[2].lower()
+    return url, ""
 
 
 def _note(text: str) -> None:

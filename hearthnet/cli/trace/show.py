@@ -239,8 +239,11 @@ def _add_logs(where: Locations, visits: list[dict[str, Any]]) -> None:
             (visit for visit in visits if visit.get("imported") == source), key=lambda visit: visit["started_us"]
         )
         found = _logs_in(_folder(where, source), own[0]["trace_id"])
-        for visit, until in zip(own, [*own[1:], None], strict=True):
-            visit["logs"] = [log for log in found if _is_of(log, visit, until)]
+        for visit in own:
+            visit["logs"] = []
+        for log in found:
+            if (visit_of := _visit_of(log, own)) is not None:
+                visit_of["logs"].append(log)
 
 
 def _folder(where: Locations, imported: str | None) -> Path:
@@ -277,12 +280,20 @@ def _decoded(extras: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_of(log: dict[str, Any], visit: dict[str, Any], later: dict[str, Any] | None) -> bool:
-    """Returns whether a record is of this visit: of its run, and made before the next one of the same run."""
-    if log["run_id"] != visit["run_id"]:
-        return False
-    ends_us = later["started_us"] if later is not None and later["run_id"] == visit["run_id"] else None
-    return bool(log["ts_us"] >= visit["started_us"] and (ends_us is None or log["ts_us"] < ends_us))
+def _visit_of(log: dict[str, Any], visits: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the visit that a log record is of: that of its span, or else one that ran when it was made.
+
+    Visits overlap where a program calls itself. The clock may have been set back: then the first one has it.
+    """
+    own = [visit for visit in visits if visit["run_id"] == log["run_id"]]
+    span_id = log["span_id"]
+    if span_id is not None:
+        for visit in own:
+            if any(span["id"] == span_id for span in visit["spans"]):
+                return visit
+    begun = [visit for visit in own if visit["started_us"] <= log["ts_us"]] or own[:1]
+    running = [visit for visit in begun if log["ts_us"] <= ended_us(visit)]
+    return next(reversed(running or begun), None)
 
 
 def _shown(trace: dict[str, Any]) -> list[dict[str, Any]]:

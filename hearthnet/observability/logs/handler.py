@@ -22,6 +22,7 @@ from hearthnet.observability.logs.messages import (
     place,
     repeats_in,
     repeats_of,
+    said_once,
 )
 from hearthnet.observability.logs.set_up import passes_on
 from hearthnet.observability.logs.standard_records import (
@@ -208,6 +209,7 @@ class JsonHandler(logging.Handler):
         if not message.admit_line(second):
             message.drop(repeats, repeats)
             return
+        error, made = said_once(message, error, made)
         entry = new_entry(message, extra, error, now_ns, made, repeats)
         self._write(entry.line(), message, now_ns)
         if message.logger == TRACE_LOGGER:

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from orjson import dumps
 
-from hearthnet.constants import LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES, TRACE_LOGGER
-from hearthnet.observability.logs.tracebacks import Error, ExcInfo, Texts, texts_of, trace_recorded_in
+from hearthnet.constants import CRASH_LOGGER, LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES, TRACE_LOGGER
+from hearthnet.observability.logs.tracebacks import Error, ExcInfo, Texts, passed_by, texts_of
 from hearthnet.observability.records.context import Scope, current, innermost
 from hearthnet.observability.records.record import (
     LogValues,
@@ -67,6 +67,7 @@ __all__ = [
     "place",
     "repeats_in",
     "repeats_of",
+    "said_once",
     "start_of",
     "text_of",
     "timestamp",
@@ -468,19 +469,23 @@ def new_entry(
         encoded = encode_plain(extra)
         if encoded is not None and OWN_KEYS.isdisjoint(extra):  # type: ignore[arg-type]  # a dictionary, then
             return Entry(message, encoded, None, now_ns, made, repeats)
-    if said is not None:
-        said, made = _said_once(said, made)
     (extras, exc), told = told_throughout(lambda: _encoded(extra, said), message.told)
     return Entry(message.without(told), extras, exc, now_ns, made, repeats)
 
 
-def _said_once(error: Error, made: Place | None) -> tuple[Error, Place | None]:
-    """Returns an error and its place: of one that a middleware has recorded no traceback, but its trace.
+def said_once(message: Message, error: Error | None, made: Place | None) -> tuple[Error | None, Place | None]:
+    """Returns an error and its place for our handler: of one whose traceback it has taken, the trace that has it.
 
-    A server's logger tells of it a second time.
+    A middleware logs an exception, and a server's logger tells of it a second time. What ends a program stays whole.
     """
-    trace_id = None if error.exc_info is None else trace_recorded_in(error.exc_info)
-    return (error, made) if trace_id is None else (error._replace(is_recorded=True), (trace_id, None, None))
+    if error is None or error.exc_info is None or (passed := passed_by(error.exc_info)) is None:
+        return error, made
+    made = place() if made is None else made
+    trace_id = passed.trace_to_tell(made[0])
+    if trace_id is None or message.logger == CRASH_LOGGER:
+        passed.note_logged()
+        return error, made
+    return error._replace(is_recorded=True), (trace_id, None, None)
 
 
 def _encoded(extra: object, said: Error | None) -> tuple[bytes, Texts | None]:

@@ -9,16 +9,17 @@ most half of it where frames need the rest. What fits is shown as the interprete
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dis import opmap
 from traceback import StackSummary, TracebackException, walk_tb
 from types import CodeType, FrameType, TracebackType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from hearthnet.constants import MAX_JSON_LINE_BYTES
 from hearthnet.observability.records.record import encode_value, one_line, safe_text
 from hearthnet.observability.redaction.expressions import Expression
 from hearthnet.observability.redaction.rules import scrub
 
-__all__ = ["Error", "ExcInfo", "Texts", "error_text", "recorders", "shorten", "texts_of", "trace_recorded_in"]
+__all__ = ["Error", "ExcInfo", "Recorder", "Texts", "error_text", "passed_by", "recorders", "shorten", "texts_of"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 Texts = tuple[str, str]  # for the line, and for the row
@@ -65,23 +66,51 @@ class Error(NamedTuple):
     is_recorded: bool = False
 
 
-# Code that records each exception that passes it, with a function that finds the id of the trace in a frame of it.
-recorders: Final[dict[CodeType, Callable[[FrameType], str | None]]] = {}
+class Recorder(Protocol):
+    """What logs each exception that passes it, such as a request."""
+
+    def note_logged(self) -> None:
+        """Notes that the exception was taken with its traceback."""
+
+    def trace_to_tell(self, trace_id: str | None) -> str | None:
+        """Returns the id of the trace that has the traceback already, for a record made in a trace (None: in none).
+
+        None: it has not, or the record is about something else.
+        """
 
 
-def trace_recorded_in(exc_info: ExcInfo) -> str | None:
-    """Returns the id of the trace with which the exception was recorded where it came by; None: it was not.
+# Code that logs each exception that passes it, with a function that finds what does so in a frame of it.
+recorders: Final[dict[CodeType, Callable[[FrameType], Recorder | None]]] = {}
+_RAISE: Final = opmap["RAISE_VARARGS"]
+
+
+def passed_by(exc_info: ExcInfo) -> Recorder | None:
+    """Returns what an exception has passed that logs it, on its way from where it was last raised; None: nothing.
 
     Its traceback tells it: nothing need be kept of an exception that may never be seen again.
     """
-    at = exc_info[2]
-    for _ in range(_MAX_FRAMES):
-        if at is None:
-            return None
-        if (find := recorders.get(at.tb_frame.f_code)) is not None:
-            return find(at.tb_frame)
-        at = at.tb_next
+    at, outer = exc_info[2], 0
+    while at is not None and outer < _MAX_FRAMES:
+        find = recorders.get(at.tb_frame.f_code)
+        if find is not None and (found := find(at.tb_frame)) is not None:
+            return None if _is_raised_anew(exc_info[2], outer) else found
+        at, outer = at.tb_next, outer + 1
     return None
+
+
+def _is_raised_anew(at: TracebackType | None, count: int) -> bool:
+    """Returns whether one of the first frames has raised an exception that was kept: the others are of another time.
+
+    A frame that raises what it has caught is there twice.
+    """
+    for _ in range(count):
+        if at is None or at.tb_next is None:
+            break
+        frame = at.tb_frame
+        if frame.f_code.co_code[at.tb_lasti] == _RAISE and at.tb_next.tb_frame is not frame:
+            return True
+        at = at.tb_next
+    return False
 
 
 def texts_of(error: Error) -> Texts | None:

@@ -42,6 +42,7 @@ _W3C_HEADERS: Final = frozenset({TRACEPARENT, "traceresponse"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _OTHER: Final = "_OTHER"  # by the conventions: an unknown method may be anything
 _FIRST_FAILURE: Final = 500
+_SOON_NS: Final = 5_000_000_000  # a server tells of an exception at once; what tells of it later has kept it
 _RESULTS: Final = {501: "not_implemented", 504: "timeout"}
 # Seconds, by the conventions.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -67,18 +68,18 @@ class Request:
         status: of the response; None: it has not started.
         ended_ns: when the response was complete, on the monotonic clock; 0: it is not.
         is_gone: whether the client has left.
-        is_logged: whether its exception was logged.
+        logged_ns: when its exception was taken with its traceback, on the monotonic clock; 0: it was not.
     """
 
-    __slots__ = ("_active", "_method", "ended_ns", "is_gone", "is_logged", "route", "status", "trace")
+    __slots__ = ("_active", "_method", "ended_ns", "is_gone", "logged_ns", "route", "status", "trace")
 
     def __init__(self, method: str, trace: Trace) -> None:
         self._method = method
         self.trace = trace
         self.route: str | None = None
         self.status: int | None = None
-        self.ended_ns = 0
-        self.is_gone = self.is_logged = False
+        self.ended_ns = self.logged_ns = 0
+        self.is_gone = False
         self._active = active_requests.labels(method)
         self._active.inc()
 
@@ -109,13 +110,21 @@ class Request:
             self._decide(error)
         if error is not None and is_a(error, Exception) and trace.result != CANCELLED:
             log.error("request failed", exc_info=error, extra={"method": self._method, "route": route})
-            self.is_logged = True  # from now on: others need not log its traceback again
         trace.end(ended_ns)
         self._active.dec()
         if status is None and error is not None and trace.result != CANCELLED:
             status = _FIRST_FAILURE  # as the server responds
         series = duration_seconds.labels(self._method, route or "", "" if status is None else str(status))
         series.observe((ended_ns - trace.started_ns) / 1e9, {"trace_id": trace.trace_id})
+
+    def note_logged(self) -> None:
+        """Notes that its exception was taken with its traceback: others need not log that again."""
+        self.logged_ns = monotonic_ns()
+
+    def trace_to_tell(self, trace_id: str | None) -> str | None:
+        """Returns the id of its trace, for a record that tells of its exception again soon, and in no other trace."""
+        is_soon = self.logged_ns and monotonic_ns() - self.logged_ns < _SOON_NS
+        return self.trace.trace_id if is_soon and trace_id in (None, self.trace.trace_id) else None
 
     def _decide(self, error: BaseException | None) -> None:
         trace, status = self.trace, self.status
@@ -169,13 +178,13 @@ def _caller(parents: Sequence[str]) -> TraceParent | None:
 
 def note_recorder(serve: CodeType) -> None:
     """Notes that code logs each exception that passes it; its local `serving` is the request, or has it."""
-    recorders[serve] = _logged_in
+    recorders[serve] = _request_in
 
 
-def _logged_in(frame: FrameType) -> str | None:
+def _request_in(frame: FrameType) -> Request | None:
     serving = frame.f_locals.get("serving")
     request = getattr(serving, "request", serving)
-    return request.trace.trace_id if isinstance(request, Request) and request.is_logged else None
+    return request if isinstance(request, Request) else None
 
 
 def _name(method: str, route: str | None) -> str:

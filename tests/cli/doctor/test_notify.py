@@ -10,9 +10,9 @@ import pytest
 from support.programs_of import script
 
 from hearthnet.cli.doctor.ask import Findings
-from hearthnet.cli.doctor.notify import as_told
+from hearthnet.cli.doctor.notify import Notice, as_told
 from hearthnet.cli.main import _run
-from hearthnet.config import default_path
+from hearthnet.config import default_path, load, resolve_paths
 
 
 @pytest.fixture
@@ -255,3 +255,36 @@ def test_root_runs_no_command_of_another_user(node, told, capsys, is_broken):
     assert "note: doctor.command is not run by root" in capsys.readouterr().err
     assert doctor("--notify-command", program) == 1
     assert read() == ["fail"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_runs_no_command_from_a_folder_of_another_user(node, told, capsys):
+    """Who may replace the file could do so before it is read, and put root's own back before its owner is looked up."""
+    program, read = told
+    assert _run(["config", "set", "doctor.command", orjson.dumps([program]).decode()]) == 0
+    os.chown(default_path().parent, 65_534, 65_534)
+    chmod(node, 0o644)
+
+    assert doctor("--notify") == 1
+    assert read() == []
+    assert "note: doctor.command is not run by root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "tokens"),
+    [
+        ("https://ntfy.example.org/other", ["tk_1", "tk_1"]),
+        ("https://ping.example.net/x", ["tk_1", None]),
+        ("http://ntfy.example.org/other", ["tk_1", None]),
+        ("https://ntfy.example.org:8443/other", ["tk_1", None]),
+    ],
+)
+def test_token_is_sent_to_its_own_server_alone(node, monkeypatch, url, tokens):
+    """An option may name any other."""
+    monkeypatch.setenv("NTFY_TOKEN", "tk_1")
+    assert _run(["config", "set", "doctor.webhook", "https://ntfy.example.org/mine"]) == 0
+    assert _run(["config", "set", "doctor.webhook_token_env", "NTFY_TOKEN"]) == 0
+
+    notice = Notice.of_options(resolve_paths(load()), is_wanted=True, webhook=url, command=None, mail=None)
+
+    assert [channel.token for channel in notice.channels] == tokens

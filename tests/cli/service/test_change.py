@@ -321,6 +321,27 @@ def test_variables_of_the_machines_file_are_those_of_the_service(tmp_path, capsy
     assert "it prints no settings" in capsys.readouterr().err
 
 
+def test_folder_of_a_variable_is_that_of_the_service(tmp_path, capsys, monkeypatch):
+    """`config show` prints `${NAME}`: no folder of that name may be made, and systemd would not start the node."""
+    (tmp_path / "device.ed25519").touch()
+    paths = ("identity.keys_dir", "community.state_dir", "file.blobs_dir", "observability.log_dir")
+    rows = dict.fromkeys(paths, str(tmp_path)) | {
+        "observability.data_dir": "${DISK}/${NAME}", "transport.host": "::", "transport.port": "80${PORT}",
+    }  # fmt: skip
+    shown = {"file": "/srv/config.toml", "settings": [{"key": key, "value": value} for key, value in rows.items()]}
+    (tmp_path / "etc").mkdir()
+    variables = tmp_path / "etc" / f"{ME.pw_name}.env"
+    variables.write_text("DISK=/mnt/disk\nNAME=node\nPORT=80\n")
+
+    assert asked(tmp_path, monkeypatch, f"echo '{orjson.dumps(shown).decode()}'") == 0
+    out = capsys.readouterr().out
+    assert f"ReadWritePaths={tmp_path} /mnt/disk/node\n" in out
+
+    variables.write_text("DISK=disk\nNAME=node\nPORT=80\n")
+    assert asked(tmp_path, monkeypatch, f"echo '{orjson.dumps(shown).decode()}'") == 1
+    assert "it prints no settings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "printed",
     ['{"settings": 1}', "[]", '{"settings": [{"key": "x"}]}', '{"file": "/x", "settings": [], "port": []}', "null"],

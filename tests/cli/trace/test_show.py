@@ -152,6 +152,31 @@ def test_log_records_are_beside_the_spans(logged, capsys):
     assert "of another trace" not in text
 
 
+def test_log_records_of_visits_that_overlap(capsys):
+    """A program that calls itself: by their spans, and by the times at which both had not ended."""
+    log = get_logger("kitchen")
+    with telemetry.open(console="off"):
+        outer = trace.new_trace("outer")
+        with trace.span("boil"), trace.new_trace("inner", trace_id=outer.trace_id), trace.span("pour"):
+            log.warning("pouring")
+        log.warning("boiled")
+        outer.end()
+        trace.detach()
+    assert _run(["trace", "show", outer.trace_id, "--json"]) == 0
+    visits = json.loads(capsys.readouterr().out)
+    said = {visit["capability"]: [log["msg"] for log in visit["logs"]] for visit in visits}
+    assert said == {"outer": ["boiled"], "inner": ["pouring"]}
+
+
+def test_log_record_after_the_clock_was_set_back(capsys, monkeypatch):
+    """It is of the trace all the same."""
+    with telemetry.open(console="off"), trace.new_trace("tea") as started, monkeypatch.context() as clock:
+        clock.setattr("hearthnet.observability.logging.time_ns", lambda: 1_000_000_000)
+        get_logger("kitchen").warning("no tea")
+    assert _run(["trace", "show", started.trace_id]) == 0
+    assert "kitchen: no tea" in capsys.readouterr().out
+
+
 def test_many_log_records_are_bounded(capsys):
     """In the text; the rest is where it says."""
     with telemetry.open(console="off"), trace.new_trace("busy") as started:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.web import made, only
 
-from hearthnet.observability.logs.tracebacks import trace_recorded_in
+from hearthnet.observability.logs.tracebacks import passed_by
 from hearthnet.observability.middleware.aiohttp_server import aiohttp_middleware
 
 aiohttp = pytest.importorskip("aiohttp")
@@ -47,4 +47,4 @@ async def test_exception_is_not_told_twice():
         await aiohttp_middleware(make_mocked_request("GET", "/"), failing)
     error = raised.value
 
-    assert trace_recorded_in((KeyError, error, error.__traceback__)) == only().trace_id
+    assert passed_by((KeyError, error, error.__traceback__)).trace.trace_id == only().trace_id

@@ -15,7 +15,7 @@ from support.web import environ_of, made, only
 from hearthnet.observability import trace
 from hearthnet.observability.logs.context_fields import current_fields
 from hearthnet.observability.logs.fields import fields
-from hearthnet.observability.logs.tracebacks import trace_recorded_in
+from hearthnet.observability.logs.tracebacks import passed_by
 from hearthnet.observability.middleware import WSGIMiddleware
 from hearthnet.observability.middleware.request import active_requests
 from hearthnet.observability.traces.traceparent import from_w3c
@@ -382,5 +382,5 @@ def test_exception_is_not_told_twice():
         WSGIMiddleware(failing)(environ_of(), lambda *_: None)
     error = raised.value
 
-    assert trace_recorded_in((KeyError, error, error.__traceback__)) == only().trace_id
-    assert trace_recorded_in((KeyError, error, error.__traceback__.tb_next.tb_next)) is None
+    assert passed_by((KeyError, error, error.__traceback__)).trace.trace_id == only().trace_id
+    assert passed_by((KeyError, error, error.__traceback__.tb_next.tb_next)) is None
