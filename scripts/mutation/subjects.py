@@ -46,7 +46,7 @@ SUBJECTS = {
         (
             "records/test_recorder_buffer.py",
             "records/test_recorder_wakes.py",
-            "records/test_recorder_whole.py",
+            "traces/test_trace_whole.py",
             "store/test_recent.py",
             "store/test_writer.py",
             "test_telemetry_uncommitted.py",

@@ -134,3 +134,19 @@ def test_list_within_a_list_is_searched_once():
 
     assert list(listed("['a', '-b', 'c'] and ['d', '-e', 'f', 'g", spans_of, lambda _: None)) == []
     assert seen == ["a -b c", "d -e f"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """KeyError: 'Authorization: Digest username="Mufasa", response="6629fae49393a053"'""",
+        "KeyError: '" + json.dumps({"b": json.dumps({"client_secret": "6629fae49393a053", "n": 1})}) + "'",
+        "Cookie: theme=dark; session=6629fae49393a053; csrf=6629fae49393a053",
+        "password=6629fae49393a053 token=6629fae49393a053 and more",
+    ],
+)
+def test_text_with_blanks_is_searched_by_itself(text):
+    """A traceback's lines are a list, too: half of such a secret replaced would hide the rest from the search."""
+    shown = bounded(["Traceback (most recent call last):", "  raise KeyError(text)", text])[2]
+    assert shown == scrub(text)
+    assert "6629fae49393a053" not in shown
