@@ -85,7 +85,10 @@ def test_webhook_is_shown_by_its_host(url, shown, monkeypatch):
     [
         ('["tell", "--token", "abcdef0815", "home"]', ["tell", "--token", "[redacted]", "home"]),
         ('["curl", "-u", "me:hunter2hunter2", "https://x"]', ["curl", "-u", "me:[redacted]", "https://x"]),
-        ('["curl", "-H", "Authorization: Bearer abcd1234efgh5678"]', ["curl", "-H", "Authorization: Bearer [redacted]"]),
+        (
+            '["curl", "-H", "Authorization: Bearer abcd1234efgh5678"]',
+            ["curl", "-H", "Authorization: Bearer [redacted]"],
+        ),
         ('["tell", "--password=${SECRET}"]', ["tell", "--password=${SECRET}"]),
         ('["tell", "${SECRET}", "home"]', ["tell", "${SECRET}", "home"]),
         ('["tell", "home"]', ["tell", "home"]),
