@@ -127,7 +127,23 @@ SUBJECTS = {
     "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
     "redaction": Subject(
-        tuple(f"redaction/{name}.py" for name in ("rules", "names", "values", "options", "spoken", "told")),
+        tuple(
+            f"redaction/{name}.py"
+            for name in (
+                "rules",
+                "quick",
+                "names",
+                "values",
+                "shapes",
+                "vendors",
+                "arguments",
+                "directives",
+                "expressions",
+                "options",
+                "spoken",
+                "told",
+            )
+        ),
         ("redaction", "records/test_record_values.py", "logs/test_tracebacks.py"),
     ),
 }

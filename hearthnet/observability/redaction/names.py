@@ -126,8 +126,8 @@ _MIN_PAIRS: Final = 7
 _USUAL_FOR_ONE: Final = (2, 3)
 _ONE_NAME: Final = Expression(r"[\w+/=~%-]+")
 _CLASSES: Final = str.maketrans(
-    {chr(code): "0" if chr(code).isdigit() else "aA"[chr(code).isupper()] for code in range(128) if chr(code).isalnum()}
-    | {chr(code): "#" for code in range(33, 127) if not chr(code).isalnum()}
+    {code: "0" if chr(code).isdigit() else "aA"[chr(code).isupper()] for code in range(128) if chr(code).isalnum()}
+    | {code: "#" for code in range(33, 127) if not chr(code).isalnum()}
 )
 _CASES: Final = frozenset("aA")
 _ALL_CLASSES: Final = frozenset("aA0")

@@ -45,4 +45,10 @@ def test_long_texts_are_not_searched():
 
     assert directed(text) == []
     assert not needs_scrub(text)
-    assert scrub(text[: MAX_CHARS - 1]) == text[: MAX_CHARS - 1].replace(SECRET, REDACTED)
+    assert scrub(text[:MAX_CHARS]) == text[:MAX_CHARS].replace(SECRET, REDACTED)
+
+
+def test_commands_are_found_at_the_beginning_only():
+    """To search all of a text for their everyday words would cost too much; a setting is found anywhere."""
+    assert directed(f"ran: net user bob {SECRET}") == []
+    assert directed(f"set: masterauth {SECRET}") == [(16, 26)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hearthnet.observability.records.record import bounded, encode_plain
-from hearthnet.observability.redaction.names import LIKELY, OPEN, PLAIN, SECRET, VARIABLE, looks_random
+from hearthnet.observability.redaction.names import LIKELY, OPEN, PLAIN, SECRET, VARIABLE, is_made, looks_random
 from hearthnet.observability.redaction.rules import REDACTED, is_secret, is_told, kind_of, scrub
 
 RANDOM = ["a1b2c3d4e5f6g7h8i9j0", "9f86d081884c7d659a2feaa0c55ad015", "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
@@ -238,3 +238,15 @@ def test_value_of_a_variable_ends_with_white_space():
     assert scrub("""X_TOKEN=sk_>OBxP07>:vf"'tPoYbHQo8[w/>5o& on""") == f"X_TOKEN={REDACTED} on"
     assert scrub("X_TOKEN=a1B2c3D4e5,Y=1") == f"X_TOKEN={REDACTED},Y=1"
     assert scrub('{"X_TOKEN=abcd1234", "Y"}') == f'{{"X_TOKEN={REDACTED}", "Y"}}'
+
+
+def test_number_behind_a_name_of_one_word_is_none_of_its_words():
+    """`userkey2` is the second of its kind."""
+    assert kind_of("OPENAIKEY_2") == VARIABLE
+    assert kind_of("userkey2") == LIKELY
+
+
+def test_half_of_a_made_password_changes_its_kind_of_character():
+    """At four of eight it is one, at three a word with a number."""
+    assert is_made("aaA0bbBB")
+    assert not is_made("aaA0bbbb")

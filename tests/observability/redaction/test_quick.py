@@ -25,7 +25,7 @@ def kind_of(name: str) -> int:
         ("password" + " " * 30 + "= abcd1234", KEYED), ("x" * 60 + "token=abcd1234", KEYED), ("10.0.0.1:80=x", 0),
         ("token_count=7", 0), ("token_count_2=7", KEYED), ('set("API_TOKEN", "x")', PAIRED), ("['a', 'b']", PAIRED),
         ('["a", 1]', 0), ('f("a", b)', 0), ('[\n  "a",\n  "b"]', PAIRED), (r'[\"a\", \"b\"]', PAIRED),
-        ("[b'a', b'b']", PAIRED),
+        ("[b'a', b'b']", PAIRED), (r'token\": abcd1234', KEYED), ("token" + "\\" * 21 + ": abcd1234", KEYED),
         ("<a>b</a>", ELEMENTS), ("a < b", 0), ("http://u:p@h", IN_URL), ("oracle:thin:a/b@h", IN_URL), ("bob@h", 0),
     ],
 )  # fmt: skip

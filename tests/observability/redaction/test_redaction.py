@@ -27,6 +27,7 @@ from hearthnet.observability.redaction.rules import (
     scrub,
     spellings,
 )
+from hearthnet.observability.redaction.told import Known, known, known_here
 
 # What looks like a secret, or like its name, and is none: it must come out as it went in.
 PLAIN = [
@@ -417,6 +418,41 @@ def test_pivots_are_few():
     assert all(set(pivots) & set(value) for value in values)
     assert len(pivots) < 10
     assert not set(pivots) & set("etaoinsr .:")
+
+
+def test_registered_values_are_found_by_characters_that_others_use():
+    """By one that the shapes begin with, whatever comes before it."""
+    registered = redaction.compile_shapes(["alpha-beta-9", "gamma-delta-8"]).registered
+
+    assert registered is not None
+    assert [branch[:2] for branch in registered.pattern.split("|")] == [r"\-", r"\-"]
+
+
+def test_key_is_found_as_a_list_of_numbers():
+    """As `list(key)` shows it, and in all its hexadecimal forms."""
+    key = bytes(range(200, 216))
+
+    assert {", ".join(map(str, key)), key.hex(), key.hex().upper(), key.hex(":"), repr(key)[2:-1]} <= spellings(key)
+
+
+def test_change_of_rules_is_told(monkeypatch):
+    """Those that remember harmless texts forget them."""
+    told = []
+    monkeypatch.setattr(redaction, "_remembering", [])
+    redaction.on_change(lambda: told.append(1))
+    redaction.register_secrets(["correct horse battery 9"])
+    redaction.configure()
+
+    assert told == [1, 1]
+
+
+def test_known_secrets_are_so_within_their_block_only():
+    """Afterwards none is known to this thread, and nothing of it is kept."""
+    with Known(["abcd1234x"]):
+        assert known_here() == ("abcd1234x",)
+
+    assert known_here() == ()
+    assert threading.get_ident() not in known
 
 
 def test_text_looked_at_while_the_expression_is_compiled_does_not_wait(monkeypatch):

@@ -131,6 +131,19 @@ WEBHOOKS = [
     "https://outlook.office.com/webhook/{0}-{0}",
     "https://x.tines.com/webhook/{0}{0}/{0}{0}",
 ]
+# By length, prefixes of tokens that must be whole, and how many characters are before a mark: as their vendors publish.
+WHOLE = {
+    16: "LTAI AKIA ASIA ABIA ACCA secret_", 17: "A3T", 22: "EAAA", 24: "ATBB s. act_", 26: "da2- API-", 31: "A3-",
+    32: "pri_ web_ odt_ API_KEY fc- glc_ pk. key- pubkey- NF- SK", 35: "AIza AQVN",
+    36: "access-sandbox- access-development- access-production-", 38: "4b1d YC", 40: "AGE-PLUGIN- ZXlK ptr_",
+    41: "hawk. VF.", 44: "b_", 45: "api_", 48: "tk-us-", 50: "AK1", 53: "sk. tk.", 54: "EZAK EZTK", 55: "KEY y0_",
+    59: "cmVmd", 60: "jina_", 64: "slk_", 68: "pat. sat.", 69: "AKCp",
+    80: "3MVG9 5AEP861 xai- AAAAAAAAAAAAAAAAAAAAAA", 90: "t1.", 100: "EAAC EAAM na1. eu1.", 130: "sl.",
+}  # fmt: skip
+MARKED = {
+    "APIM": 76, "+ABa": 76, "AzCa": 33, "+ACR": 42, "ACDb": 76, "AZDO": 76, "+AEh": 33, "AzFu": 44, "AIoT": 33,
+    "+ARm": 33, "AzSe": 42, "+ASb": 33, "+ASt": 76, "tt-": 22, "_mmk": 29, "NRAL": 36, "-NRMA": 42,
+}  # fmt: skip
 # Of Vault's old tokens one in seventy has no digit, and looks like a method's name.
 MAY_SURVIVE = {"Vault, before 1.10": 0.03}
 
@@ -264,3 +277,32 @@ def test_token_needs_its_alphabet():
     assert token_at("fc-0123456789abcdef0123456789abcdez", 3) is None
     assert token_at("nothing-0123456789abcdef0123456789abcdef", 8) is None
     assert token_at("key-", 4) is None
+
+
+@pytest.mark.parametrize("length", WHOLE)
+def test_token_that_may_be_a_word_must_be_whole(length):
+    """One character less is none."""
+    for prefix in WHOLE[length].split():
+        token = f"{prefix}7{'A' * (length - 1)}"
+
+        assert token_at(token, len(prefix)) == (len(prefix), len(token)), prefix
+        assert token_at(token[:-1], len(prefix)) is None, prefix
+
+
+def test_marks_are_behind_as_many_characters_as_published():
+    """By a table of its own."""
+    assert {mark.mark: mark.length for mark in MARKS} == MARKED
+
+
+def test_prefix_of_four_letters_begins_a_word():
+    """`xghp_` is part of a name; a longer prefix may follow other letters."""
+    secret = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF3hJ5"
+
+    assert scrub(f"sent ghp_{secret}") == f"sent ghp_{REDACTED}"
+    assert scrub(f"sent xghp_{secret}") == f"sent xghp_{secret}"
+    assert scrub(f"sent xglsa_{secret}") == f"sent xglsa_{REDACTED}"
+
+
+def test_dots_near_the_beginning_of_a_token():
+    """Where its alphabet has them."""
+    assert scrub("sent pscale_tkn_ab1.cd2.ef3.gh4.ij5.kL6") == f"sent pscale_tkn_{REDACTED}"
