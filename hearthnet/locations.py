@@ -23,6 +23,7 @@ from hearthnet.config_file import (
     standard_paths,
 )
 from hearthnet.constants import DATABASE
+from hearthnet.errors import ConfigError
 from hearthnet.observability.redaction.rules import register_secrets
 
 if TYPE_CHECKING:
@@ -97,8 +98,10 @@ class Locations(NamedTuple):
 
 def locate_files(folder: str | Path) -> Locations:
     """Returns the locations of a store in a folder, whatever the settings are; see `files_in`."""
-    standard, store = standard_paths(), files_in(folder)
-    own = standard.keys_dir, standard.state_dir, standard.blobs_dir
+    store = files_in(folder)
+    own = (store.data_dir, store.data_dir, store.data_dir)  # for a user without a home folder
+    with suppress(ConfigError):
+        own = standard_paths()[:3]
     return Locations(*own, *store, None, DEFAULT_HOST, DEFAULT_PORT, None, has_node=False)
 
 
