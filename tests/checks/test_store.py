@@ -57,6 +57,21 @@ def change(path, *statements):
         connection.commit()
 
 
+@pytest.mark.parametrize("statements", [[], ["CREATE TABLE reserve (space)", "DROP TABLE reserve"]])
+def test_store_that_was_never_filled_is_empty_not_foreign(config, path, statements):
+    """As a full disk, or a kill, leaves it in its first start; the next one fills it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(0o600)
+    change(path, *[(sql,) for sql in statements])
+
+    result = store(config)
+    assert (result.status, result.detail) == ("fail", f"{path} cannot be read: it is empty")
+    assert doctor.run_one("last_run", config, None).status == "skip"
+    with telemetry.open(config.observability):
+        pass
+    assert store(config).ok
+
+
 def damage(path):
     """Overwrites pages, except the first one."""
     subprocess.run([sys.executable, "-c", OVERWRITE, str(path)], check=True)
