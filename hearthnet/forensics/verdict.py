@@ -15,6 +15,7 @@ from typing import Final
 
 from hearthnet.constants import CRASH_LOGGER, IMPORTED
 from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT
+from hearthnet.forensics.evidence.kernel import is_fault
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals
 from hearthnet.forensics.whose import like
 from hearthnet.moments import duration, iso
@@ -122,7 +123,7 @@ def _imported(case: Case, run: Run) -> Sign:
 
 def _fault(_: Case, run: Run) -> Sign | None:
     if not run.fault or not run.fault.strip():
-        return None
+        return _fault_in_kernel(run)
     lines = run.fault.strip().splitlines()
     fatal = next((line for line in lines if line.startswith(_FATAL)), None)
     line = f"faulthandler wrote: {fatal or lines[0]}"
@@ -131,6 +132,12 @@ def _fault(_: Case, run: Run) -> Sign | None:
     if any(word in run.fault for word in _NO_MEMORY):
         return Sign("out_of_memory", "likely", (line,), ("native_fault",))
     return Sign("native_fault", "certain", (line, *_bus_error(fatal, lines), *_frames(run.fault)))
+
+
+def _fault_in_kernel(run: Run) -> Sign | None:
+    """Returns the sign in the kernel's log: faulthandler is enabled by a node alone, not by a program."""
+    lines = () if run.kernel is None else tuple(filter(is_fault, run.kernel.lines))
+    return Sign("native_fault", "likely", lines, ("killed",)) if lines else None
 
 
 def _bus_error(fatal: str, lines: list[str]) -> Iterable[str]:
