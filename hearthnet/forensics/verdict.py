@@ -16,6 +16,7 @@ from typing import Final
 from hearthnet.constants import CRASH_LOGGER, IMPORTED
 from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT
 from hearthnet.forensics.evidence.kernel import is_fault
+from hearthnet.forensics.evidence.runs import is_exit
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals
 from hearthnet.forensics.whose import like
 from hearthnet.moments import duration, iso
@@ -106,7 +107,17 @@ def _exception_then_clean(case: Case, run: Run) -> Sign | None:
 def _clean_stop(case: Case, run: Run) -> Sign | None:
     if _uncaught(case, run) is not None:
         return None
-    return Sign("clean_stop", "certain", (f"the store was closed cleanly at {_iso(run.ended_us)}",))
+    lines = (*_exits(case, run), f"the store was closed cleanly at {_iso(run.ended_us)}")
+    return Sign("clean_stop", "certain", lines)
+
+
+def _exits(case: Case, run: Run) -> Iterable[str]:
+    """Yields how the program ended itself, where that was within a trace: the status of a process is in no file."""
+    found = (entry for entry in reversed(case.signs or case.entries) if is_exit(entry) and entry.run_id == run.run_id)
+    for entry in islice(found, 1):
+        at_us = entry.ts_us + int((entry.duration_ms or 0.0) * 1_000)
+        if abs((run.ended_us or at_us) - at_us) <= _NEAR_END_US:
+            yield f"at {_iso(at_us)} it left {entry.name} by sys.exit: {entry.text.removeprefix('SystemExit: ')}"
 
 
 def _imported(case: Case, run: Run) -> Sign:

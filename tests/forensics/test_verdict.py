@@ -45,6 +45,22 @@ def test_run_that_wrote_its_end_was_stopped():
     )  # fmt: skip
 
 
+def test_clean_stop_by_an_exit_says_so():
+    """No exception, and yet not what a cron job is there for; one long before is another matter."""
+
+    def evidence(ended_before_s, text="SystemExit: 3", run_id="01DEAD"):
+        started_us = DEATH - int((ended_before_s + 2) * S)
+        left = Entry(started_us, "trace", "internal_error", "backup", text, run_id, 1, duration_ms=2_000.0)
+        verdict = judge(case(replace(RUN, end_reason="clean", ended_us=DEATH), left))
+        assert verdict.cause == "clean_stop"
+        return verdict.evidence
+
+    first, _ = evidence(0.5)
+    assert first.endswith("it left backup by sys.exit: 3")
+    for others in (evidence(60), evidence(0.5, "ValueError: 3"), evidence(0.5, run_id="01OTHER")):
+        assert len(others) == 1
+
+
 def test_names_of_loggers_that_are_evidence_are_fixed():
     """Records of earlier versions have these logger names: moving a module must not change them."""
     assert capture.log.name == CRASH_LOGGER == "hearthnet.observability.capture"
