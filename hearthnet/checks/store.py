@@ -5,6 +5,7 @@ It reports all problems, worst first, with the fix of the worst.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hearthnet.checks.machine import file_system_of, out_of_space
+from hearthnet.checks.machine import file_system_of, out_of_space, uncreatable
 from hearthnet.checks.results import found, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
@@ -81,6 +82,8 @@ def telemetry_store(config: Config, bus: CapabilityBus | None) -> CheckResult:
     elif opened is not None and opened.error is None:
         text = f"{path} is gone while the node runs; it is created again with the next record"
         problems.append(Problem(True, text, f"ls -la {shlex.quote(str(path.parent))}"))
+    elif not os.access(path.parent, os.F_OK) and (missing := uncreatable(path.parent)) is not None:
+        problems.append(Problem(True, *missing))
     return _finding(detail, problems, evidence)
 
 

@@ -72,6 +72,20 @@ def test_store_that_was_never_filled_is_empty_not_foreign(config, path, statemen
     assert store(config).ok
 
 
+def test_folder_that_cannot_be_made_fails(config, path):
+    """Else a program says that it keeps records in memory only, and the doctor that all is well."""
+    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent.parent / "file"
+    aside.touch()
+    nowhere = config.observability.model_copy(update={"data_dir": aside / "data"})
+
+    result = store(config.model_copy(update={"observability": nowhere}))
+    assert result.status == "fail"
+    assert result.detail.startswith(f"{aside / 'data'} is missing and cannot be created: {aside} ")
+    assert result.fix.startswith("sudo install -d -m 700 ")
+    assert store(config).detail == "nothing recorded yet"
+
+
 def damage(path):
     """Overwrites pages, except the first one."""
     subprocess.run([sys.executable, "-c", OVERWRITE, str(path)], check=True)
