@@ -8,6 +8,7 @@ not keep a command from reading the log.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -94,6 +95,11 @@ class Locations(NamedTuple):
     port: int
     tls_cert: Path | None
     has_node: bool = True
+
+    @property
+    def option(self) -> str:
+        """The option, with a space before it, by which another command reads these files; empty for the node's own."""
+        return "" if self.has_node else f" --data {shlex.quote(str(self.data_dir))}"
 
 
 def locate_files(folder: str | Path) -> Locations:
