@@ -371,7 +371,9 @@ def _exception_line(entry: Entry) -> str:
 
 
 def _missing(case: Case, run: Run | None) -> tuple[str, ...]:
-    lines = [f"{source.path.name} is {source.state}" for source in case.sources if source.state in _NOT_WHOLE]
+    lines = [
+        f"{source.path.name} is {_NOT_WHOLE[source.state]}" for source in case.sources if source.state in _NOT_WHOLE
+    ]
     if run is None or run.end_reason in (CLEAN, IMPORTED) or run.is_alive:
         return tuple(lines)
     if not run.has_box and run.end_reason is None:
@@ -385,7 +387,12 @@ def _missing(case: Case, run: Run | None) -> tuple[str, ...]:
     return tuple(lines)
 
 
-_NOT_WHOLE: Final = ("damaged", "missing", "unreadable", "foreign")
+_NOT_WHOLE: Final = {
+    "damaged": "damaged",
+    "missing": "missing",
+    "unreadable": "unreadable",
+    "foreign": "no file of HearthNet",
+}
 
 
 def _iso(us: int | None) -> str:

@@ -240,12 +240,13 @@ def test_deaths_one_after_the_other_are_a_loop():
     assert judge(case(RUN, runs=[NEXT, RUN, earlier(1, 25), earlier(2, 50)])).cause == "killed"
 
 
-def test_no_run_is_unknown_and_says_what_is_broken():
+@pytest.mark.parametrize(("state", "said"), [("damaged", "damaged"), ("foreign", "no file of HearthNet")])
+def test_no_run_is_unknown_and_says_what_is_broken(state, said):
     """Without any run the verdict lists only the files that could not be read."""
-    verdict = judge(Case(Path("data"), sources=[Source(Path("telemetry.db"), "database", "damaged")]))
+    verdict = judge(Case(Path("data"), sources=[Source(Path("telemetry.db"), "database", state)]))
 
     assert verdict.cause == "unknown"
-    assert verdict.missing == ("telemetry.db is damaged",)
+    assert verdict.missing == (f"telemetry.db is {said}",)
 
 
 def test_every_cause_has_words():
