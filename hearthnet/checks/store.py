@@ -299,10 +299,23 @@ def _over_budget(disk: dict[str, Any]) -> Problem:
     return Problem(False, text, "hearthnet telemetry info")
 
 
+_LOSSES: Final = {
+    "buffer_full": "the writer fell behind",
+    "poison": "SQLite refused them",
+    "killed": "a killed run had more uncommitted records than its black box holds",
+    "box_full": "the black box of an earlier run had no more space",
+    "budget": "they gave way in a black box that had to wait for long",
+    "wal_lost": "they were committed, but the database or its WAL was then removed or damaged",
+}
+
+
 def _dropped(lost: Losses) -> Iterator[Problem]:
     if lost.last_hour:
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in Counter(lost.last_hour).most_common())
+        most = Counter(lost.last_hour).most_common()
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in most)
         text = f"{counted(sum(lost.last_hour.values()), 'record')} dropped in the last hour: {reasons}"
+        if words := _LOSSES.get(most[0][0]):
+            text += f"; {most[0][0]}: {words}"
         yield Problem(False, text, "hearthnet telemetry info")
 
 

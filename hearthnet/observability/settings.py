@@ -8,8 +8,6 @@ has its default, whatever else is set. A program that wants a log file and no st
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Protocol
 
@@ -69,22 +67,20 @@ def _of_user() -> ObservabilityConfig:
     from hearthnet.config import load, resolve_paths
 
     config = load()
-    with _homeless():
+    try:
         return resolve_paths(config).observability
+    except ConfigError as error:
+        _raise_unless_homeless(error)
     return config.observability.model_copy(update={"data_dir": None, "log_dir": None})
 
 
-@contextmanager
-def _homeless() -> Iterator[None]:
-    """Suppresses the error that a user without a home folder has no standard folders.
+def _raise_unless_homeless(error: ConfigError) -> None:
+    """Raises an error again, unless it is that a user without a home folder has no standard folders.
 
     A container that runs as any uid has such a user. That is no mistake of the program, so it must not end it.
     """
-    try:
-        yield
-    except ConfigError as error:
-        if error.code != "path_resolution":
-            raise
+    if error.code != "path_resolution":
+        raise error
 
 
 def _in_folder(config: ObservabilityConfig, folder: str | PathLike[str]) -> ObservabilityConfig:
@@ -117,7 +113,9 @@ def _with_folders(config: ObservabilityConfig) -> ObservabilityConfig:
 
     folders = {"data_dir": config.data_dir, "log_dir": config.log_dir}
     if None in folders.values():
-        with _homeless():
+        try:
             standard = locate()
             folders = {name: given or getattr(standard, name) for name, given in folders.items()}
+        except ConfigError as error:
+            _raise_unless_homeless(error)
     return config.model_copy(update={name: folder and absolute(folder) for name, folder in folders.items()})

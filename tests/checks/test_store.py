@@ -278,7 +278,10 @@ def test_losses_are_named(lived, path):
     assert (old.status, "7 dropped in all" in old.detail) == ("pass", True)
     assert old.evidence["lost"] == {"last_hour": {}, "since_start": {}, "in_all": {"killed": 7}}
     assert fresh.status == "warn"
-    assert "2,501 records dropped in the last hour: buffer_full (2,500), poison (1)" in fresh.detail
+    said = (
+        "2,501 records dropped in the last hour: buffer_full (2,500), poison (1); buffer_full: the writer fell behind"
+    )
+    assert said in fresh.detail
     assert fresh.evidence["lost"]["since_start"] == {"buffer_full": 2_500, "poison": 1}
     assert fresh.evidence["lost"]["in_all"] == {"buffer_full": 2_500, "killed": 7, "poison": 1}
 
