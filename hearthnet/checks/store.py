@@ -246,7 +246,7 @@ def _damage(integrity: Integrity, path: Path, *, is_running: bool) -> Iterator[P
         text = f"{path} is damaged: {integrity.said}; the node opens it anew, and recovers what its black box has"
         yield Problem(True, text, "hearthnet doctor --check telemetry_store")
     elif integrity.is_damaged:
-        fix = f"start the node ({_RESTART}): it moves a damaged store aside and salvages what can be read"
+        fix = f"start the node ({_RESTART}), or the program that records there: a damaged store is salvaged then"
         yield Problem(True, f"{path} is damaged: {integrity.said}", fix)
     elif not integrity.is_readable:
         said = integrity.said if str(path) in integrity.said else f"{path} cannot be read: {integrity.said}"

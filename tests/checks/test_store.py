@@ -130,7 +130,7 @@ def test_store_with_overwritten_pages(node, lived, path, is_running):
     assert (result.status, result.ok) == ("fail", False)
     assert f"{path} is damaged: " in result.detail
     again = "hearthnet doctor --check telemetry_store"
-    assert result.fix.startswith(again if is_running else "start the node (hearthnet run)")
+    assert result.fix.startswith(again if is_running else "start the node (hearthnet run), or the program")
     for name in ("recent_error_rate", "last_run", "restart_loop"):
         assert (results[name].status, "telemetry_store" in results[name].detail) == ("skip", True)
 
