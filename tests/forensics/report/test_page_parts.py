@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 
+from hearthnet.files import packaged
 from hearthnet.forensics.report import page_parts
 from hearthnet.forensics.report.page_parts import data_of, script, style
 
@@ -15,7 +16,7 @@ DECLARED = re.compile(r"^(?:export )?(?:async )?(?:function|class|const|let) (\w
 
 def sources():
     """Name and text of each script, in the order in which they are joined."""
-    return [(name, (page_parts._HERE / name).read_text("utf-8")) for name in page_parts._MODULES]
+    return [(name, packaged(f"{page_parts._HERE}/{name}")) for name in page_parts._MODULES]
 
 
 def test_each_script_imports_from_those_before_it():
