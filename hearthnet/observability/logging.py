@@ -21,7 +21,6 @@ from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hearthnet import observability
-from hearthnet.constants import TRACE_LOGGER
 from hearthnet.observability.logs.adapters import BoundLogger, LimitedLogger, refuse
 from hearthnet.observability.logs.context_fields import context_fields, copied, with_fields
 from hearthnet.observability.logs.handler import (
@@ -47,7 +46,7 @@ from hearthnet.observability.logs.messages import (
     messages_with_drops,
     text_of,
 )
-from hearthnet.observability.logs.ordinary import take_ordinary, write_done
+from hearthnet.observability.logs.ordinary import take_ordinary
 from hearthnet.observability.logs.set_up import look
 from hearthnet.observability.logs.standard_records import (
     add_fields,
@@ -69,6 +68,7 @@ __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_log
 
 _get_factory: Final = logging.getLogRecordFactory
 is_enabled: Final = logging.Logger.isEnabledFor
+_known: Final = known_messages.get
 
 
 class Logger(logging.Logger):
@@ -115,7 +115,7 @@ class Logger(logging.Logger):
     ) -> None:
         """Passes a record on: an ordinary one by its own way, see `logs/ordinary.py`."""
         handler: JsonHandler | None = runtime.handler
-        message = known_messages.get((self.name, level, msg)) if type(msg) is str else None
+        message = _known((self.name, level, msg)) if type(msg) is str else None
         if (
             message is None or args or exc_info is not None or stack_info or unknown or handler is None
             or _get_factory() is not Record or not take_ordinary(handler, self, level, message, extra)
@@ -178,7 +178,7 @@ class Logger(logging.Logger):
             self.isEnabledFor(INFO)  # counts what does not come
             return
         handler: JsonHandler | None = runtime.handler
-        message = known_messages.get((self.name, INFO, msg)) if type(msg) is str else None
+        message = _known((self.name, INFO, msg)) if type(msg) is str else None
         if (
             message is None or args or more or handler is None or _get_factory() is not Record
             or not take_ordinary(handler, self, INFO, message, extra)
@@ -238,9 +238,6 @@ class RateLimitedLogger(LimitedLogger):
         self, logger: logging.Logger | str, interval_s: float = 1.0, clock: Callable[[], float] = monotonic
     ) -> None:
         super().__init__(get_logger(logger) if isinstance(logger, str) else logger, interval_s, clock)
-
-
-_trace_log = get_logger(TRACE_LOGGER)
 
 
 def configure(config: ObservabilityConfig, *, console: Mode = "auto") -> None:
@@ -357,22 +354,6 @@ def _reset() -> None:
 
 
 runtime.at_reset(_reset)
-
-
-def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
-    """Writes the line of a trace that has ended; returns False if other handlers must get the record too.
-
-    Args:
-        level: the standard library's number.
-        trace_id: a ULID.
-        fields: of a trace's record, so that they can be encoded as they are.
-    """
-    handler: JsonHandler | None = runtime.handler
-    if handler is None or _trace_log.filters or handler.filters or not is_alone(_trace_log, handler):
-        return False
-    if level >= handler.level:
-        write_done(handler, level, trace_id, fields)
-    return True
 
 
 def log_dropped(*, all_of_them: bool = False) -> bool:
