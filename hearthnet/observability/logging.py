@@ -21,6 +21,7 @@ from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hearthnet import observability
+from hearthnet.constants import TRACE_LOGGER
 from hearthnet.observability.logs.adapters import BoundLogger, LimitedLogger, refuse
 from hearthnet.observability.logs.context_fields import context_fields, copied, with_fields
 from hearthnet.observability.logs.handler import (
@@ -46,7 +47,7 @@ from hearthnet.observability.logs.messages import (
     messages_with_drops,
     text_of,
 )
-from hearthnet.observability.logs.ordinary import take_ordinary
+from hearthnet.observability.logs.ordinary import take_ordinary, write_done
 from hearthnet.observability.logs.set_up import look
 from hearthnet.observability.logs.standard_records import (
     add_fields,
@@ -240,6 +241,9 @@ class RateLimitedLogger(LimitedLogger):
         super().__init__(get_logger(logger) if isinstance(logger, str) else logger, interval_s, clock)
 
 
+_trace_log = get_logger(TRACE_LOGGER)
+
+
 def configure(config: ObservabilityConfig, *, console: Mode = "auto") -> None:
     """Installs every sink: console, daily file, black box, and the store, which is closed when the process ends.
 
@@ -354,6 +358,11 @@ def _reset() -> None:
 
 
 runtime.at_reset(_reset)
+
+
+def log_done(level: int, fields: dict[str, Any]) -> bool:
+    """Writes the line of a trace that has ended, as `write_done` does; False if other handlers must get the record."""
+    return write_done(_trace_log, level, fields)
 
 
 def log_dropped(*, all_of_them: bool = False) -> bool:

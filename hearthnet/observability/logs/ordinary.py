@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from hearthnet.observability.logs.messages import Message
     from hearthnet.observability.records.recorder import Recorder
 
-__all__ = ["log_done", "take_ordinary"]
+__all__ = ["take_ordinary", "write_done"]
 
 _SECOND_NS: Final = 1_000_000_000
 _NO_FIELDS: Final = b"{}\n"
@@ -84,7 +84,6 @@ def take_ordinary(  # noqa: C901  # a call for each part takes as long as the pa
         extra: the fields, as passed.
     """
     try:
-        # As `is_alone` does, by whose loop it is decided where our handler is not the root's alone.
         walked: Any = logger if logger.handlers or not logger.propagate else logger.parent
         while walked is not _root and walked is not None and not walked.handlers and walked.propagate:
             walked = walked.parent
@@ -108,11 +107,8 @@ def take_ordinary(  # noqa: C901  # a call for each part takes as long as the pa
                 message.lines = 0
             message.second = second
         lines = message.lines + 1
-        if _scope_here() is not None:
-            trace_id, span_id, head, columns = _placed(message, extra)
-        else:
-            trace_id = span_id = None
-            head, columns = message.opened if extra else message.head, message.untraced
+        outside = None, None, message.opened if extra else message.head, message.untraced
+        trace_id, span_id, head, columns = outside if _scope_here() is None else _placed(message, extra)
         if (
             (lines > message.ordinary_rows and (trace_id is not None or lines > message.ordinary_a_second))
             or (file is not None and file.ready is not second and not file.is_ready(second))
@@ -204,7 +200,7 @@ def _keep(recorder: Recorder, row: LogFields, payload: bytes, notable: int) -> N
         recorder.wake_for_log(notable == 1)
 
 
-def log_done(logger: logging.Logger, level: int, fields: dict[str, Any]) -> bool:  # noqa: C901  # as above
+def write_done(logger: logging.Logger, level: int, fields: dict[str, Any]) -> bool:  # noqa: C901  # as above
     """Writes the line of a trace that has ended; returns False if other handlers must get the record too.
 
     It is not limited, and has no row, for the trace has one.

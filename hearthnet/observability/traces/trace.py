@@ -32,9 +32,8 @@ import orjson
 from hearthnet.constants import MAX_CAPABILITY_CHARS, TRACE_LOGGER
 from hearthnet.forensics.frames import FRAME_FIELDS, FRAME_MAGIC
 from hearthnet.forensics.tables import PAYLOAD_VERSION
-from hearthnet.observability.logging import get_logger, is_enabled
+from hearthnet.observability.logging import get_logger, is_enabled, log_done
 from hearthnet.observability.logs.messages import INFO, WARNING
-from hearthnet.observability.logs.ordinary import log_done
 from hearthnet.observability.logs.standard_records import done_text
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
@@ -551,15 +550,13 @@ class Trace:
                 message.drop_row()
 
     def _log_done(self, level: int, result: str) -> None:
-        if not is_enabled(_log, level):
-            _log.isEnabledFor(level)  # counts what does not come
+        if not is_enabled(_log, level) and not _log.isEnabledFor(level):  # which counts what does not come
             return
-        fields: dict[str, Any] = {
-            "trace_id": self.trace_id, "capability": self.capability, "result": result, "ms": self.duration_ms,
-        }  # fmt: skip
+        fields: dict[str, Any] = {"trace_id": self.trace_id, "capability": self.capability, "result": result}
+        fields["ms"] = self.duration_ms
         if self.error is not None:
             fields["error"] = self.error
-        if not log_done(_log, level, fields):
+        if not log_done(level, fields):
             del fields["trace_id"]  # a record has it of the context
             outside = swap(self)
             try:
