@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hearthnet.observability.doctor import Check
     from hearthnet.observability.logging import get_logger
     from hearthnet.observability.logs.console import Mode
-    from hearthnet.observability.records.record import TraceRecord
+    from hearthnet.observability.records.stored import TraceRecord
 
 __all__ = ["doctor", "get_logger", "metrics", "trace"]
 

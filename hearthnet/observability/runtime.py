@@ -25,7 +25,7 @@ from hearthnet.observability.redaction import rules
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hearthnet.observability.records.record import TraceRecord
+    from hearthnet.observability.records.stored import TraceRecord
 
 __all__ = ["SLOW_MS", "Runtime", "runtime"]
 

@@ -25,7 +25,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 from hearthnet import observability
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.observability.records.context import collector, current, innermost
-from hearthnet.observability.records.record import TraceRecord, is_a
+from hearthnet.observability.records.record import is_a
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.begin import new_trace
@@ -72,7 +72,7 @@ def attach(trace: Trace | None) -> None:
 
 def _no_trace() -> Trace:
     """Returns a trace that has ended, so nothing is recorded in it."""
-    return Trace.from_record(TraceRecord(0, "", 0, "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
+    return Trace.from_record((0, "", 0, "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
 
 
 def detach() -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hearthnet.locations import Locations
-    from hearthnet.observability.records.record import LogRecord
+    from hearthnet.observability.records.stored import LogRecord
     from hearthnet.observability.store.reader import Reader, TraceFilter
 
 __all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of", "trace_shape"]

@@ -29,18 +29,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
+    LOG_COLUMNS,
+    TRACE_COLUMNS,
     KeptTrace,
     LogFields,
-    LogRecord,
     LogValues,
     TraceFields,
-    TraceRecord,
     TraceValues,
     fields_of,
 )
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.blackbox import BlackBox
+    from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
 __all__ = ["Buffer", "LazyRecorder", "Recorder"]
 
@@ -49,10 +50,10 @@ STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
 TRACE_BYTES: Final = 600  # of one in the box, about
 LOG_BYTES: Final = 400
-_TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
-_LOG_NOTABLE: Final = LogRecord._fields.index("notable")
-_trace_number: Final = itemgetter(TraceRecord._fields.index("number"))
-_log_number: Final = itemgetter(LogRecord._fields.index("number"))
+_TRACE_NOTABLE: Final = TRACE_COLUMNS.index("notable")
+_LOG_NOTABLE: Final = LOG_COLUMNS.index("notable")
+_trace_number: Final = itemgetter(TRACE_COLUMNS.index("number"))
+_log_number: Final = itemgetter(LOG_COLUMNS.index("number"))
 
 T = TypeVar("T")
 
@@ -213,10 +214,14 @@ class Recorder:
 
     def pending_traces(self) -> list[TraceRecord]:
         """Returns the traces that are not committed, oldest first."""
+        from hearthnet.observability.records.stored import TraceRecord  # late: few programs read their own records
+
         return list(map(TraceRecord._make, self.pending_fields()))
 
     def pending_logs(self) -> list[LogRecord]:
         """Returns the log records that are not committed, oldest first."""
+        from hearthnet.observability.records.stored import LogRecord  # late: as above
+
         return list(map(LogRecord._make, self.logs.snapshot()))
 
     def pending_numbers(self) -> list[int]:
@@ -251,6 +256,8 @@ class Recorder:
         """
         if self.wake is None:  # no writer: records stay in the buffers
             return 0.0
+        from hearthnet.observability.records.stored import TraceRecord  # late: as above
+
         traces, logs = self.traces.snapshot()[:1], self.pending_logs()[:1]
         oldest = [TraceRecord._make(fields_of(kept)) for kept in traces]
         ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in oldest]

@@ -16,14 +16,8 @@ from typing import Any, Final, get_args, get_type_hints
 
 from hearthnet.constants import LIBRARY_ROLE, LOG_RING_BUFFER, NODE_ROLE, TRACE_RING_BUFFER
 from hearthnet.moments import ended_us
-from hearthnet.observability.records.record import (
-    WHOLE_ITEMS,
-    LogFields,
-    LogRecord,
-    TraceRecord,
-    fields_of,
-    json_texts_of,
-)
+from hearthnet.observability.records.record import WHOLE_ITEMS, LogFields, fields_of, json_texts_of
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
 __all__ = [
     "CLEAN",

@@ -38,10 +38,10 @@ from hearthnet.observability.logs.standard_records import done_text
 from hearthnet.observability.metrics import telemetry_dropped_total
 from hearthnet.observability.records.context import Counted, Scope, current, swap
 from hearthnet.observability.records.record import (
+    TRACE_COLUMNS,
     KeptTrace,
     LogValues,
     TraceFields,
-    TraceRecord,
     clean_text,
     fields_of,
     is_a,
@@ -71,9 +71,7 @@ __all__ = ["NOT_OURS", "Trace"]
 _MAX_HELD: Final = 200  # log records held until the end
 _FINE: Final = (OK, CANCELLED)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SEQ, _RUN_ID, _NUMBER, _NOTABLE, _SPANS = map(
-    TraceRecord._fields.index, ("seq", "run_id", "number", "notable", "spans")
-)
+_SEQ, _RUN_ID, _NUMBER, _NOTABLE, _SPANS = map(TRACE_COLUMNS.index, ("seq", "run_id", "number", "notable", "spans"))
 _OURS: Final = True, ""  # the origin of a trace whose id was minted here
 NOT_OURS: Final = False, ""
 _dumps: Final = orjson.dumps
@@ -160,11 +158,11 @@ class Trace:
     span_id: None = None
 
     @classmethod
-    def from_record(cls, record: TraceRecord) -> Self:
-        """Returns the finished trace of a record; its spans are decoded on first use."""
+    def from_record(cls, record: TraceFields) -> Self:
+        """Returns the finished trace of a record, a `TraceRecord` say; its spans are decoded on first use."""
         trace = cls.__new__(cls)
         trace._slot = trace._top = None
-        trace._recorded = cast("TraceFields", tuple(record))
+        trace._recorded = (*record,)  # a plain tuple
         (
             _, _, _, trace.trace_id, trace.parent_id, trace.capability, trace.version, trace.started_us,
             trace.started_ns, trace.duration_ms, trace.result, trace.error, _, _, extras,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.records.record import LogRecord, TraceRecord, encode, safe_text
+from hearthnet.observability.records.record import encode, safe_text
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 
 text = st.text(max_size=50).map(safe_text)

@@ -23,7 +23,7 @@ from hearthnet.errors import EXIT_USAGE, HearthNetError, StoreError
 from hearthnet.files import locked_folder, make_private_dir
 from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.otel.imports.contents import Contents
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store.merge import merge, transaction
 from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader, TraceFilter
