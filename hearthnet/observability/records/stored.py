@@ -6,9 +6,7 @@ make records make plain tuples.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, get_args, get_type_hints
-
-import orjson
+from typing import NamedTuple, get_args, get_type_hints
 
 __all__ = ["LogRecord", "TraceRecord", "column_types"]
 
@@ -39,10 +37,6 @@ class TraceRecord(NamedTuple):
     def root_key(self) -> tuple[str, int, int]:
         """What the span id of its root is made of, see `root_span_id`."""
         return self.trace_id, self.started_us, self.started_mono_ns
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields by name, spans and extras decoded: what `Trace.as_dict` returns of the same trace."""
-        return {**self._asdict(), "spans": orjson.loads(self.spans), "extras": orjson.loads(self.extras)}
 
 
 class LogRecord(NamedTuple):

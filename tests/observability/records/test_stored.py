@@ -5,7 +5,6 @@ from __future__ import annotations
 from hearthnet.forensics.tables import COLUMNS
 from hearthnet.observability.records.record import LOG_COLUMNS, TRACE_COLUMNS
 from hearthnet.observability.records.stored import LogRecord, TraceRecord, column_types
-from support.records import a_trace
 
 
 def test_names_are_those_of_the_plain_tuples():
@@ -22,10 +21,3 @@ def test_every_column_has_its_type():
     assert types["error"] == (str, type(None))
     assert types["spans"] == (bytes,)
     assert column_types(LogRecord)["ts_us"] == (int,)
-
-
-def test_trace_shows_its_fields_decoded():
-    """Its spans and fields are JSON in the record, and values to a reader."""
-    shown = a_trace(3, spans=b'[{"name":"s"}]', extras=b'{"n":1}').as_dict()
-
-    assert (shown["number"], shown["spans"], shown["extras"]) == (3, [{"name": "s"}], {"n": 1})

@@ -12,6 +12,7 @@ from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.observability.otel.export.mapping import Sender, mapped
 from hearthnet.observability.otel.export.otlp_json import as_json
 from hearthnet.observability.otel.imports.spans import read, traces
+from hearthnet.observability.store.rows import as_dict
 
 ID = "01M8PB3HQC7D4KZXGR0H1X3EKY"
 START_US = 1_786_000_000_123_456
@@ -55,7 +56,7 @@ def back(*rows):
 
 def decoded(record):
     """A record, its JSON decoded, without its number, which is not exported."""
-    return record.as_dict() | {"number": 0, "seq": 0}
+    return as_dict(record) | {"number": 0, "seq": 0}
 
 
 @pytest.mark.parametrize(
