@@ -10,9 +10,11 @@ import them only then.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hearthnet.config import ObservabilityConfig
     from hearthnet.observability import doctor, metrics
     from hearthnet.observability import tracing as trace

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from hearthnet.observability.callback import Callback, call_all
 from hearthnet.observability.declaration import Declaration, declare
@@ -25,10 +24,14 @@ from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.results import RESULTS
 from hearthnet.observability.runtime import runtime
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Final, Protocol, TypeVar
 
     from hearthnet.observability.scrape import Registry
+
+    AnInstrument = TypeVar("AnInstrument", bound=Instrument)
 
 __all__ = [
     "Counter", "Gauge", "Histogram", "Instrument", "configure", "counter", "disabled", "exposition", "gauge",
@@ -55,22 +58,23 @@ DURATION_BUCKETS_MS: Final = (
 )
 
 
-class MetricsConfig(Protocol):
-    """The part of `ObservabilityConfig` that `configure` needs."""
+if TYPE_CHECKING:
 
-    @property
-    def metrics_enabled(self) -> bool:
-        """Whether metrics are on."""
+    class MetricsConfig(Protocol):
+        """The part of `ObservabilityConfig` that `configure` needs."""
+
+        @property
+        def metrics_enabled(self) -> bool:
+            """Whether metrics are on."""
 
 
 log = get_logger(__name__)
 
-AnInstrument = TypeVar("AnInstrument", bound=Instrument[Any])
 
-_instruments: dict[str, Instrument[Any]] = {}
-_refused: dict[tuple[object, ...], Instrument[Any]] = {}  # declarations that cannot be on the page
+_instruments: dict[str, Instrument] = {}
+_refused: dict[tuple[object, ...], Instrument] = {}  # declarations that cannot be on the page
 _misused: set[tuple[str, str, str]] = set()  # what was logged
-_on_scrape: list[Callback[object]] = []
+_on_scrape: list[Callback] = []
 runtime.at_fork(_misused.clear)
 
 
@@ -241,7 +245,7 @@ def write_textfile(path: str | Path) -> bool:
     return True
 
 
-def _shown(*, is_own: bool) -> list[Instrument[Any]]:
+def _shown(*, is_own: bool) -> list[Instrument]:
     made = list(_instruments.copy().values())
     return [one for one in made if not one.name.startswith(_OURS)] if is_own else made
 

@@ -20,7 +20,6 @@ from contextvars import Token
 from functools import partial
 from operator import index
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 from hearthnet import observability
 from hearthnet.constants import TRACE_RING_BUFFER
@@ -29,8 +28,18 @@ from hearthnet.observability.records.record import is_a
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.begin import new_trace
-from hearthnet.observability.traces.span import OpenTrace, Root, Span, innermost_root, quoted_name, span, step_out
+from hearthnet.observability.traces.span import Root, Span, innermost_root, quoted_name, span, step_out
 from hearthnet.observability.traces.trace import Trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, ParamSpec, Self, TypeVar
+
+    from hearthnet.observability.records.context import Scope
+    from hearthnet.observability.traces.span import OpenTrace
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 __all__ = [
     "Span",
@@ -50,9 +59,6 @@ _MISSING: Final = Token.MISSING
 # Bound once: a method of a name that is imported is bound anew at each call.
 _scope: Final = current.get
 _reset_scope: Final = current.reset
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def attach(trace: Trace | None) -> None:
@@ -111,8 +117,14 @@ def current_trace() -> Trace | None:
     scope = current.get()
     if scope is None:
         return None
-    trace = cast("Trace", scope.trace)  # tracing sets only its own scopes
+    trace = _trace_of(scope)
     return None if trace.ended else trace
+
+
+def _trace_of(scope: Scope) -> Trace:
+    trace: Any = scope.trace  # tracing sets only its own scopes
+    found: Trace = trace
+    return found
 
 
 class trace:  # noqa: N801  # used like a function
@@ -149,7 +161,7 @@ class trace:  # noqa: N801  # used like a function
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         scope = current.get()
-        here = None if scope is None else cast("Trace", scope.trace)
+        here: Any = None if scope is None else scope.trace
         # The same object may be open in several tasks: each leaves its own.
         if here is not None and here in self._open:
             self._open.remove(here)
@@ -174,13 +186,14 @@ class trace:  # noqa: N801  # used like a function
         """Returns `function` with a trace around each of its calls, and else unchanged."""
         from hearthnet.observability.traces.decorator import decorate  # late: it imports `inspect`
 
-        return cast("Callable[P, R]", decorate(partial(_Call, self._name, self._extras), function))
+        decorated: Callable[P, R] = decorate(partial(_Call, self._name, self._extras), function)
+        return decorated
 
 
 def _begin(name: str, extras: dict[str, Any]) -> Trace:
     around = innermost()
     begun = new_trace(name)
-    if around is not None and not (outer := cast("Trace", around.trace)).ended:
+    if around is not None and not (outer := _trace_of(around)).ended:
         with suppress(ImportError):  # a signal handler has interrupted that import, and comes here itself
             from hearthnet.observability.traces.traceparent import root_span_id  # late: it is rarely needed
 

@@ -16,13 +16,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from time import gmtime, strftime, time_ns
-from typing import Any, Final
 
 from orjson import dumps
 
 from hearthnet.constants import CRASH_LOGGER, LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES, TRACE_LOGGER
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo, Texts, passed_by, texts_of
-from hearthnet.observability.records.context import Scope, current, innermost
+from hearthnet.observability.records.context import current, innermost
 from hearthnet.observability.records.record import (
     LogValues,
     clean_text,
@@ -37,6 +36,12 @@ from hearthnet.observability.records.record import (
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.redaction.told import Known, Told, calls, told_throughout
 from hearthnet.observability.runtime import runtime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from hearthnet.observability.records.context import Scope
 
 __all__ = [
     "DEBUG",
@@ -485,7 +490,7 @@ def said_once(message: Message, error: Error | None, made: Place | None) -> tupl
     if trace_id is None or message.logger == CRASH_LOGGER:
         passed.note_logged()
         return error, made
-    return error._replace(is_recorded=True), (trace_id, None, None)
+    return error.recorded(), (trace_id, None, None)
 
 
 def _encoded(extra: object, said: Error | None) -> tuple[bytes, Texts | None]:

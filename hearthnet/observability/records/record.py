@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
-from typing import Any, Final, TypeGuard, TypeVar, cast
 
 import orjson
 
@@ -33,6 +32,12 @@ from hearthnet.observability.redaction.rules import (
     without_arguments,
 )
 from hearthnet.observability.redaction.told import known, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, TypeGuard, TypeVar
+
+    T = TypeVar("T")
 
 __all__ = [
     "LOG_COLUMNS",
@@ -87,10 +92,10 @@ _FIRST_SPAN: Final = ',[{"id":"'  # no value has these characters: a quote withi
 def fields_of(kept: KeptTrace) -> TraceFields:
     """Returns the fields of a trace in the buffer."""
     if len(kept) != WHOLE_ITEMS:
-        return cast("TraceFields", kept)
+        return kept  # type: ignore[return-value]  # mypy does not tell them by their length
     frame = kept[-1]
     spans_at, extras_at = _parts(frame)
-    return cast("TraceFields", (*kept[:-1], frame[spans_at : extras_at - 1], frame[extras_at:-1]))
+    return (*kept[:-1], frame[spans_at : extras_at - 1], frame[extras_at:-1])
 
 
 def json_texts_of(frame: bytes) -> tuple[str, str]:
@@ -116,9 +121,6 @@ def _parts(frame: bytes) -> tuple[int, int]:
     if frame[extras_at - 3 : extras_at - 1] == b"[]":
         return extras_at - 3, extras_at
     return frame.index(_FIRST_SPAN.encode(), _PAYLOAD_AT) + 1, extras_at
-
-
-T = TypeVar("T")
 
 
 def is_a(value: object, kind: type[T]) -> TypeGuard[T]:

@@ -24,14 +24,12 @@ from collections.abc import Callable
 from itertools import count
 from operator import itemgetter
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
     LOG_COLUMNS,
     TRACE_COLUMNS,
-    KeptTrace,
     LogFields,
     LogValues,
     TraceFields,
@@ -39,7 +37,10 @@ from hearthnet.observability.records.record import (
     fields_of,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from hearthnet.observability.records.blackbox import BlackBox
     from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
@@ -55,10 +56,8 @@ _LOG_NOTABLE: Final = LOG_COLUMNS.index("notable")
 _trace_number: Final = itemgetter(TRACE_COLUMNS.index("number"))
 _log_number: Final = itemgetter(LOG_COLUMNS.index("number"))
 
-T = TypeVar("T")
 
-
-class Buffer(Generic[T]):
+class Buffer:
     """Holds at most `capacity` records that the writer has not committed yet.
 
     Attributes:
@@ -70,8 +69,8 @@ class Buffer(Generic[T]):
         if capacity < 1:
             raise ValueError("capacity must be at least 1")
         self.capacity = capacity
-        self.queue: deque[T] = deque()
-        self.in_flight: list[T] = []
+        self.queue: deque[Any] = deque()
+        self.in_flight: list[Any] = []
         self._dropped = 0
         # Re-entrant: a signal handler may log while its own thread is here.
         self._lock = threading.RLock()
@@ -79,7 +78,7 @@ class Buffer(Generic[T]):
     def __len__(self) -> int:
         return len(self.queue) + len(self.in_flight)
 
-    def offer(self, record: T) -> int:
+    def offer(self, record: object) -> int:
         """Appends a record, dropping the oldest if full. Returns the number of records held. 0.1 us."""
         self.queue.append(record)
         count = len(self.queue) + len(self.in_flight)
@@ -98,7 +97,7 @@ class Buffer(Generic[T]):
                     return
                 self._dropped += 1
 
-    def take(self, limit: int) -> list[T]:
+    def take(self, limit: int) -> list[Any]:
         """Returns the oldest records, at most `limit`, beginning with those of a batch that was never confirmed."""
         with self._lock:
             self.put_back(limit)
@@ -119,7 +118,7 @@ class Buffer(Generic[T]):
         with self._lock:
             self.in_flight.clear()
 
-    def snapshot(self) -> list[T]:
+    def snapshot(self) -> list[Any]:
         """Returns the records that are not committed, oldest first."""
         with self._lock:
             return [*self.in_flight, *self.queue]
@@ -149,8 +148,8 @@ class Recorder:
     def __init__(self, run_id: str, wake: Callable[[bool, bool], None] | None = None) -> None:
         self.run_id = run_id
         self.numbers = count(1)
-        self.traces: Buffer[KeptTrace] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
-        self.logs: Buffer[LogFields] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
+        self.traces = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
+        self.logs = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
         self.box: BlackBox | None = None
         self.is_idle = False
         self.wake = wake
