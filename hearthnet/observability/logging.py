@@ -194,7 +194,7 @@ class Logger(logging.Logger):
         elif runtime.keep_debug and (scope := current.get()) is not None:
             keep_on(scope, self.name, text_of(msg, args), {**more, "extra": with_fields(more.get("extra"))})
 
-    def bind(self, /, **fields: Any) -> BoundLogger:
+    def bind(self, /, **fields: object) -> BoundLogger:
         """Returns a logger whose records all have these fields; this one does not change. Values are copied now."""
         return BoundLogger(self, copied(fields))
 

@@ -144,7 +144,7 @@ class trace:  # noqa: N801  # used like a function
 
     __slots__ = ("_extras", "_lost", "_name", "_open")
 
-    def __init__(self, name: str, /, **extras: Any) -> None:
+    def __init__(self, name: str, /, **extras: object) -> None:
         if callable(name):
             raise TypeError(f"a trace has a name: @trace({quoted_name(name)})")
         self._name = name

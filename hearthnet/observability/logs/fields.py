@@ -19,7 +19,7 @@ from hearthnet.observability.records.results import OK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ParamSpec, Self, TypeVar
+    from typing import ParamSpec, Self, TypeVar
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -38,7 +38,7 @@ class fields:  # noqa: N801  # used like a function
 
     __slots__ = ("_values",)
 
-    def __init__(self, /, **values: Any) -> None:
+    def __init__(self, /, **values: object) -> None:
         self._values = copied(values)
 
     def __enter__(self) -> Self:

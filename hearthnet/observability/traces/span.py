@@ -145,11 +145,11 @@ class Span:
     _parent: str | None  # this and the next from when it is opened
     _started_ns: int
 
-    def __init__(self, name: str = _BY_KEYWORD, /, **extras: Any) -> None:
+    def __init__(self, name: str = _BY_KEYWORD, /, **extras: object) -> None:
         if name is _BY_KEYWORD:
             if "name" not in extras:
                 raise TypeError("span() takes the span's name")
-            name = extras.pop("name")
+            name = extras.pop("name")  # type: ignore[assignment]  # as any name: it is cleaned when the span opens
         self.name = name
         self.extras = extras
         self.span_id = ""
@@ -376,7 +376,7 @@ class Span:
         return stored
 
 
-def span(name: str = _BY_KEYWORD, /, **extras: Any) -> Span:
+def span(name: str = _BY_KEYWORD, /, **extras: object) -> Span:
     """Returns a span that is not open yet; see `Span`. A class that is called takes twice as long as this function.
 
     Raises:
