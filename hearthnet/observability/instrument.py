@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -27,7 +26,6 @@ from math import inf
 from time import perf_counter, time
 from types import TracebackType
 
-from hearthnet.observability.callback import Callback
 from hearthnet.observability.declaration import MAX_LABEL_BYTES, Declaration, label_value
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction.rules import REDACTED, is_told
@@ -35,6 +33,8 @@ from hearthnet.observability.redaction.rules import REDACTED, is_told
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, Self, TypeVar
+
+    from hearthnet.observability.callback import Callback
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -208,6 +208,8 @@ class GaugeSeries(Series):
 
     def set_function(self, function: Callable[[], float]) -> None:
         """Has `function` give the value at each scrape, whatever is set; see `callback` for its bounds."""
+        from hearthnet.observability.callback import Callback  # late: few gauges compute their value
+
         try:
             with self._guard:
                 if not callable(function):
@@ -236,13 +238,22 @@ class GaugeSeries(Series):
 class HistogramSeries(Series):
     """One series of a histogram."""
 
-    __slots__ = ("_counts", "_exemplars")
+    __slots__ = ("_counts", "_exemplars", "_find")
+
+    _find: Callable[[tuple[float, ...], float], int]  # the bucket of an amount
 
     def restart(self) -> None:
         """Makes the series as it is when new."""
         self._value = 0.0  # the sum
         self._counts = [0] * (len(self._bounds) + 1)
         self._exemplars: dict[int, ExemplarAt] = {}  # the last of each bucket that has one
+        self._find = self._find_first
+
+    def _find_first(self, bounds: tuple[float, ...], number: float) -> int:
+        from bisect import bisect_left  # late: most programs that import this observe nothing of their own
+
+        self._find = bisect_left
+        return bisect_left(bounds, number)
 
     def observe(self, amount: float, exemplar: Exemplar | None = None) -> None:
         """Counts a finite amount in its bucket, in the metric's unit; `exemplar`: as of a counter."""
@@ -250,7 +261,7 @@ class HistogramSeries(Series):
             number = float(amount)
             if not -inf < number < inf:
                 raise ValueError("a histogram takes finite amounts")
-            at = bisect_left(self._bounds, number)
+            at = self._find(self._bounds, number)
             with self._guard:
                 self._counts[at] += 1
                 self._value += number

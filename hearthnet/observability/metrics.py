@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from hearthnet.observability.callback import Callback, call_all
 from hearthnet.observability.declaration import Declaration, declare
 from hearthnet.observability.instrument import Counter, Gauge, Histogram, Hooks, Instrument
 from hearthnet.observability.logging import get_logger
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Final, Protocol, TypeVar
 
+    from hearthnet.observability.callback import Callback
     from hearthnet.observability.scrape import Registry
 
     AnInstrument = TypeVar("AnInstrument", bound=Instrument)
@@ -189,6 +189,8 @@ def disabled() -> bool:
 
 def on_scrape(refresh: Callable[[], object]) -> Callable[[], None]:
     """Calls `refresh` before each scrape, to set gauges; returns a function that ends this. Its bounds: `callback`."""
+    from hearthnet.observability.callback import Callback  # late: only a page needs it
+
     callback = Callback(refresh)
     _on_scrape.append(callback)
     return lambda: _on_scrape.remove(callback) if callback in _on_scrape else None
@@ -251,6 +253,8 @@ def _shown(*, is_own: bool) -> list[Instrument]:
 
 
 def _refresh() -> None:
+    from hearthnet.observability.callback import call_all
+
     owners = _on_scrape.copy()
     call_all(owners)
     for owner in owners:

@@ -92,7 +92,7 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 # Keys of the line or the row itself; a field of that name is stored as `x_<name>`.
 OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "after_trace", "exc", "repeats"})
 # To format one takes twice as long.
-MS: Final = tuple(b"%03d" % ms for ms in range(1_000))
+MS: Final = tuple(map(b"%03d".__mod__, range(1_000)))
 # The second of the last line, and how all lines of that second begin.
 latest: Final[list[tuple[int, bytes]]] = [(-1, b"")]
 
