@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 from struct import Struct
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from orjson import OPT_APPEND_NEWLINE, dumps
@@ -41,7 +40,6 @@ from hearthnet.observability.records.context import current
 from hearthnet.observability.records.record import (
     SCALARS,
     SHORT_CHARS,
-    LogFields,
     harmless,
     is_harmless,
     one_line,
@@ -50,9 +48,13 @@ from hearthnet.observability.redaction.rules import active, needs_scrub, on_chan
 from hearthnet.observability.redaction.told import known
 from hearthnet.observability.runtime import runtime
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from hearthnet.observability.logs.handler import JsonHandler
     from hearthnet.observability.logs.messages import Message
+    from hearthnet.observability.records.record import LogFields
     from hearthnet.observability.records.recorder import Recorder
 
 __all__ = ["take_ordinary", "write_done"]
