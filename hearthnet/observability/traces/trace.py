@@ -554,15 +554,14 @@ class Trace:
     def _log_done(self, level: int, result: str) -> None:
         if not is_enabled(_log, level) and not _log.isEnabledFor(level):  # which counts what does not come
             return
-        fields: dict[str, Any] = {"trace_id": self.trace_id, "capability": self.capability, "result": result}
-        fields["ms"] = self.duration_ms
+        ms, name = self.duration_ms, self.capability
+        fields: dict[str, Any] = {"trace_id": self.trace_id, "capability": name, "result": result, "ms": ms}
         if self.error is not None:
             fields["error"] = self.error
         if not log_done(level, fields):
-            del fields["trace_id"]  # a record has it of the context
-            outside = swap(self)
+            outside = swap(self)  # of which a record has the id
             try:
-                _log.log(level, done_text(fields), extra=fields)
+                _log.log(level, done_text(fields), extra=dict([*fields.items()][1:]))
             finally:
                 swap(outside)
 
