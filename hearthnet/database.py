@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hearthnet.constants import DATABASE
+from hearthnet.constants import DATABASE, SALVAGE
 from hearthnet.errors import DiskFullError, HearthNetError, NewerStoreError, StoreError, UnusableStoreError
 from hearthnet.files import create_private, foreign, make_private_dir, move_aside_hint, why_not_regular
 
@@ -29,7 +29,6 @@ __all__ = [
     "EVENTS",
     "PARTS",
     "PATIENT_S",
-    "SALVAGE",
     "TELEMETRY",
     "WRITER_PRAGMAS",
     "CeilingError",
@@ -68,9 +67,8 @@ _MIN_FREE_BYTES: Final = 128 * 1024
 STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
 _MAX_DAMAGE_CHARS: Final = 200
 _SHM_BYTES: Final = 32_768  # SQLite maps -shm in such pieces
-_MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 _ASIDE: Final = "move it aside and start again"
-SALVAGE: Final = "hearthnet log and autopsy read on; the next program that records there salvages what can be read"
+_MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 _MAX_PATH_BYTES: Final = 504  # SQLite's 512, less the longest ending of its own, `-journal`
 
 
@@ -143,17 +141,16 @@ EVENTS: Final = Schema("events", 0x48_4E_65_76)  # "HNev"
 
 def migrations(schema: Schema) -> list[Traversable]:
     """Returns the migrations of a schema, oldest first."""
-    found = migrations_dir().joinpath(schema.name).iterdir()
-    return sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
+    return sorted(migrations_dir().joinpath(schema.name).iterdir(), key=lambda file: file.name)
 
 
 def migrations_dir() -> Traversable:
     """Returns the migrations folder: inside the package in a wheel or a zip file, beside it in a source tree."""
     package = Path(__file__).parent
-    for candidate in (package / "_migrations", package.parent / "migrations"):
-        if candidate.is_dir():
-            return candidate
-    from importlib.resources import files  # late: it imports every compression module
+    found = [path for path in (package / "_migrations", package.parent / "migrations") if path.is_dir()]
+    if found:
+        return found[0]
+    from importlib.resources import files  # late: slow
 
     if not (zipped := files("hearthnet").joinpath("_migrations")).is_dir():
         raise StoreError("the migrations are missing from this installation", hint="reinstall hearthnet")
@@ -236,8 +233,7 @@ def unreadable(path: Path) -> StoreError | None:
     """Returns the error for a database with a file that we may not read, with how to take it back; None: we may."""
     for part in _parts(path):
         if part.exists() and not os.access(part, os.R_OK):
-            found = foreign(part)
-            return StoreError(f"{part} cannot be read by this user", hint=None if found is None else found.hint)
+            return StoreError(f"{part} cannot be read by this user", hint=getattr(foreign(part), "hint", None))
     return None
 
 
@@ -290,11 +286,9 @@ def _free_bytes(path: Path) -> int:
 def _create_private(path: Path) -> None:
     """Creates the file with mode 0600 before SQLite opens it: -wal and -shm inherit the mode."""
     make_private_dir(path.parent)
-    try:
+    # Never open an existing file here: closing it would release the locks that SQLite holds on it.
+    with suppress(FileExistsError):
         os.close(create_private(os.path.realpath(path), os.O_WRONLY))  # of a link: its missing target
-    except FileExistsError:
-        # Never open an existing file here: closing it would release the locks that SQLite holds on it.
-        return
 
 
 def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
@@ -428,11 +422,10 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         StoreError: raised when the database does not exist or cannot be opened.
     """
     try:
-        is_there = path.exists()
+        if not path.exists():
+            raise StoreError(f"{path} does not exist", hint=_NONE_YET)
     except OSError as error:  # in a folder that may not be entered, say
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    if not is_there:
-        raise StoreError(f"{path} does not exist", hint=_NONE_YET)
     check_place(path)
     if not path.stat().st_size:  # as a start on a full disk leaves it
         raise StoreError(f"{path} cannot be read: it is empty", hint=f"the next start fills it: df -h {path.parent}")

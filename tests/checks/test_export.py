@@ -12,8 +12,8 @@ from support.stores import put
 from support.waiting import wait_until
 
 from hearthnet.cli.telemetry.text import _export_lines, info_lines
-from hearthnet.constants import DATABASE
-from hearthnet.database import SALVAGE, TELEMETRY, open_database
+from hearthnet.constants import DATABASE, SALVAGE
+from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import doctor, telemetry, trace
 from hearthnet.observability.otel.export import delivery, exporter
 from hearthnet.observability.otel.export.status import read_status, write_status

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hearthnet.database import SALVAGE, STEPS_BETWEEN_CHECKS, connect_read_only, lengthen_shm, reason_of
+from hearthnet.constants import SALVAGE
+from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, lengthen_shm, reason_of
 from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.stored import LogRecord, TraceRecord

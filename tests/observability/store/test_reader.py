@@ -9,8 +9,7 @@ import pytest
 from support.records import a_trace
 from support.stores import put
 
-from hearthnet.constants import DATABASE
-from hearthnet.database import SALVAGE
+from hearthnet.constants import DATABASE, SALVAGE
 from hearthnet.errors import StoreError
 from hearthnet.observability.store.reader import Reader, _joined
 
