@@ -227,7 +227,7 @@ def _judge_ending(name: str, words: list[str]) -> int:
         return PLAIN
     if not words[-1].endswith(_LIKELY_ENDINGS):
         return OPEN
-    return VARIABLE if name.isupper() else LIKELY
+    return VARIABLE if name.isupper() or name[:2] in ("X-", "x-") else LIKELY
 
 
 def is_meant(kind: int, value: str | bytes) -> bool:

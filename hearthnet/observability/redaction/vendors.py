@@ -26,7 +26,7 @@ DOTTED64: Final = "0-9A-Za-z_.+/=-"
 _SCANNERS: Final = "no page of the vendor tells the form; expressions of public scanners do"
 _MIN_TOKEN_CHARS: Final = 16  # behind a prefix that is no word; a token may have been cut
 # To the end of the run, whatever the token's alphabet: no tail of a longer one is left.
-_TOKEN: Final = re.compile(r"[\w+/=~%-]+(?:\.+[\w+/=~%-]+)*")
+_TOKEN: Final = re.compile(r"\.*[\w+/=~%-]+(?:\.+[\w+/=~%-]+)*")
 
 
 class Vendor(NamedTuple):
@@ -156,6 +156,7 @@ VENDORS: Final = (
     Vendor("GitHub", "ghu_", ALNUM + "_", 36, "GitHub's token formats"),
     Vendor("GitHub", "ghs_", ALNUM + "_", 36, "GitHub's token formats"),
     Vendor("GitHub", "ghr_", ALNUM + "_", 36, "GitHub's token formats"),
+    Vendor("GitHub", "ghs_", DOTTED, 36, "Installation access tokens, stateless"),
     Vendor("GitHub", "github_pat_", ALNUM + "_", 82, "GitHub's token formats"),
     Vendor("GitLab", "glpat-", URL64, 20, "Token prefixes"),
     Vendor("GitLab", "gldt-", WORD, 20, "Token prefixes"),
@@ -283,7 +284,6 @@ VENDORS: Final = (
     Vendor("Shopify", "shpca_", ALNUM, 32, "Access tokens"),
     Vendor("Shopify", "shppa_", ALNUM, 32, "Access tokens"),
     Vendor("Shopify", "shpss_", ALNUM, 32, "Shared secrets"),
-    Vendor("Slack", "xapp-", "+/" + WORD, 24, "Token types"),
     Vendor("Smooch", "act_", ALNUM, 24, _SCANNERS, "whole with a digit"),
     Vendor("SonarQube", "squ_", HEX, 40, "User tokens"),
     Vendor("SonarQube", "sqp_", HEX, 40, "Project tokens"),
