@@ -21,7 +21,7 @@ __all__ = ["BRANCHES", "DOTTED", "Shapes"]
 
 _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
-_PEM: Final = r"----BEGIN[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
+_PEM: Final = r"----\s{0,16}BEGIN[A-Z0-9 _-]{0,100}PRIVATE KEY(?: BLOCK)?\s{0,16}-----([\s\S]*?)(?=----\s{0,16}END|\Z)"
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
 # In SQL and in build files; with something else than letters, for a sentence may quote a word.
 _QUOTED: Final = r"[ \t]+\\{0,7}[\"'](?=[A-Za-z]*[^A-Za-z\s\"'\\])([^\s\"'\\]{6,128})(?=\\{0,7}[\"'])"
@@ -120,14 +120,13 @@ _BRANCHES: Final = {
     ],
     "x": [
         r"freerdp\d?[ \t][^\n]{0,200}?[ \t\"']/p:([^\s\"']{3,128})",
-        r"(?:ox[a-z]|app)-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})",  # Slack
+        r"ox[a-z]-(?![a-z-]{0,64}+(?!\w))([\w%+/=-]{6,})",  # Slack
     ],
     "~": [r"(?<=[\w.~-]{3}\dQ~)([\w.~-]{31,})"],  # Entra ID
     "|": [
         r" [scp](?:(?<=s)udo [cp])?(?:(?<=c)hpasswd\b|(?<=p)asswd\b[^|\n]{0,40}--stdin)",  # `piped_at` finds it
         r"[\w-](?<=\d{15}\|.)([\w-]{26,})",  # Facebook, an app's
     ],
-    "&": [r"(?<=git&)\d{12}&([\w+/]{86}==)"],  # Azure API Management
     "V": [r"1 (?<=FlyV1 )(f[mo][0-9a-z]{1,12}_[\w+/=,-]{16,})"],  # Fly.io, several at once
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [

@@ -73,11 +73,11 @@ _QUOTED: Final = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.|{quote}(?=\w))*") f
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 # Ends of a bare value: white space always; punctuation where a sentence, a list or the next `name=` goes on behind it.
 _RUN: Final = re.compile(
-    r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\(?:\\(?=[^\s\"'\\nrt])|(?![nrt\"'\\])))*"
+    r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\{1,8}+(?![nrt\"']))*"
 )
 # The same, of a value that a program made: no quote, comma or bracket within it is an end, only where one would be.
 _UNBROKEN: Final = re.compile(
-    r"(?:[^\s&\"',;\\]|[&,;](?![\w.\-]{1,64}=)|[\"'](?![\s,:)\]}/>]|$)|\\(?:\\(?=[^\s\"'\\nrt])|(?![nrt\"'\\])))*"
+    r"(?:[^\s&\"',;\\]|[&,;](?![\w.\-]{1,64}=)|\\{0,7}+[\"'](?![\s,:)\]}/>]|$)|\\{1,8}+(?![nrt\"']))*"
 )
 _LINE: Final = re.compile(r"(?:[^\n\r\"'\\]|\\(?![nrt\"'\\])|[\"'](?!\s*[,;:)\]}]|\s*$))*")
 _SCHEME: Final = re.compile(
@@ -90,6 +90,7 @@ _HARMLESS: Final = re.compile(
     r"|\*+|x{3,}|<[^<>]*>?|[A-Z]\w*\{[0-9a-f]+|[\w.$]+@[0-9a-f]{4,16}|&?str(?:ing)?|\$\{?\w+\}?|%(?:\(\w+\))?[sdr]|\{[\w.!:]*\}?|\[\]?|\.{2,}|…|-+)[.,;:!?)]*",
     re.IGNORECASE,
 )
+_PLACEHOLDERS: Final = ("$", "<", "{")  # what begins with these is a password if it could be one
 _PROSE: Final = frozenset({
     "a", "an", "and", "at", "authentication", "but", "cannot", "contains", "did", "does", "expected", "failed",
     "flag", "for", "from", "had", "has", "in", "incorrect", "invalid", "is", "it", "may", "mismatch", "missing",
@@ -346,7 +347,9 @@ def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
 
 def _is_harmless(value: str) -> bool:
     """Returns whether a value is a word or a placeholder; a variable's name that could be none is a password."""
-    return _HARMLESS.fullmatch(value) is not None and not (value.startswith("$") and could_be_secret(value[1:]))
+    return _HARMLESS.fullmatch(value) is not None and not (
+        value[:1] in _PLACEHOLDERS and could_be_secret(value[1:].rstrip(">}"))
+    )
 
 
 def _is_word(name: str, content: str) -> bool:
@@ -371,8 +374,7 @@ def _bare(text: str, key: Key, start: int) -> Span | None:
     begin, is_long = _skip_scheme(text, start)
     match = _RUN.match(text, begin, key.limit)
     end = match.end() if match is not None else begin
-    if _HEADER.match(key.name) is not None or (key.separator == "=" and key.name.isupper() and key.before not in ("'", '"')):
-        end = _end_of_made(text, begin, end)
+    end = _end_of_made(text, begin, end)
     value = text[begin:end]
     if not value or _is_harmless(value):
         return None
