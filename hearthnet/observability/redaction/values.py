@@ -315,7 +315,7 @@ def value_of(text: str, key: Key, start: int) -> Span | None:
     if opener is not None:
         return _quoted(text, key, opener.end(), opener[1])
     if text[start : start + 1] in ("[", "{") and text[start + 1 : start + 2] not in ("", "]", "}"):
-        return start, _closing_bracket(text, start, key.limit)
+        return start, _end_of_made(text, start, _closing_bracket(text, start, key.limit))
     return _bare(text, key, start)
 
 

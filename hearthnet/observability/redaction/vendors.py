@@ -174,7 +174,7 @@ VENDORS: Final = (
     Vendor("GitLab", "GR1348941", WORD, 20, "Token prefixes"),
     Vendor("GoCardless", "live_", URL64, 40, "Access tokens", "whole"),
     Vendor("Google", "AIza", WORD, 35, "API keys", "whole"),
-    Vendor("Google", "AQ.", WORD, 50, "Gemini API, authorization keys; the prefix by its forum", "whole with a digit"),
+    Vendor("Google", "AQ.", WORD, 50, "Gemini API, authorization keys; the prefix by its forum", "whole"),
     Vendor("Google", "GOCSPX-", WORD, 28, "OAuth client secrets"),
     Vendor("Google", "ya29.", WORD, 60, "OAuth access tokens"),
     Vendor("Grafana", "glc_", BASE64, 32, "Access policy tokens", "whole"),
