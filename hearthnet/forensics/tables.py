@@ -5,11 +5,14 @@ Written out, not taken from the records: this folder imports the standard librar
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
 
 __all__ = ["COLUMNS", "FRAMES", "NEWEST_VERSION", "PAYLOAD_VERSION"]
 
-NEWEST_VERSION: Final = 8  # what this program writes; a newer one is read by the names that it still has
+NEWEST_VERSION: Final = 9  # what this program writes; a newer one is read by the names that it still has
 
 # In the order in which the migrations have made them, but for `runs`.
 COLUMNS: Final = {

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, Final, cast
 
 from hearthnet import observability
 from hearthnet.constants import TRACE_LOGGER
@@ -59,7 +58,10 @@ from hearthnet.observability.redaction.rules import prepare
 from hearthnet.observability.redaction.told import told_throughout
 from hearthnet.observability.runtime import runtime
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from hearthnet.config import ObservabilityConfig
     from hearthnet.observability.logs.console import Mode
     from hearthnet.observability.logs.daily_file import DailyFile
@@ -69,6 +71,7 @@ __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_log
 
 _get_factory: Final = logging.getLogRecordFactory
 is_enabled: Final = logging.Logger.isEnabledFor
+_known: Final = known_messages.get
 
 
 class Logger(logging.Logger):
@@ -115,7 +118,7 @@ class Logger(logging.Logger):
     ) -> None:
         """Passes a record on: an ordinary one by its own way, see `logs/ordinary.py`."""
         handler: JsonHandler | None = runtime.handler
-        message = known_messages.get((self.name, level, msg)) if type(msg) is str else None
+        message = _known((self.name, level, msg)) if type(msg) is str else None
         if (
             message is None or args or exc_info is not None or stack_info or unknown or handler is None
             or _get_factory() is not Record or not take_ordinary(handler, self, level, message, extra)
@@ -178,7 +181,7 @@ class Logger(logging.Logger):
             self.isEnabledFor(INFO)  # counts what does not come
             return
         handler: JsonHandler | None = runtime.handler
-        message = known_messages.get((self.name, INFO, msg)) if type(msg) is str else None
+        message = _known((self.name, INFO, msg)) if type(msg) is str else None
         if (
             message is None or args or more or handler is None or _get_factory() is not Record
             or not take_ordinary(handler, self, INFO, message, extra)
@@ -192,7 +195,7 @@ class Logger(logging.Logger):
         elif runtime.keep_debug and (scope := current.get()) is not None:
             keep_on(scope, self.name, text_of(msg, args), {**more, "extra": with_fields(more.get("extra"))})
 
-    def bind(self, /, **fields: Any) -> BoundLogger:
+    def bind(self, /, **fields: object) -> BoundLogger:
         """Returns a logger whose records all have these fields; this one does not change. Values are copied now."""
         return BoundLogger(self, copied(fields))
 
@@ -213,7 +216,7 @@ def get_logger(name: str) -> Logger:
         loggers[name] = logger
     elif not hasattr(logger, "bind"):
         logger.bind = Logger.bind.__get__(logger)  # type: ignore[attr-defined]
-    return cast("Logger", logger)
+    return logger  # type: ignore[return-value]  # or of the program's own class, which has the same methods now
 
 
 def _set_level(root: str) -> None:
@@ -359,20 +362,9 @@ def _reset() -> None:
 runtime.at_reset(_reset)
 
 
-def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
-    """Writes the line of a trace that has ended; returns False if other handlers must get the record too.
-
-    Args:
-        level: the standard library's number.
-        trace_id: a ULID.
-        fields: of a trace's record, so that they can be encoded as they are.
-    """
-    handler: JsonHandler | None = runtime.handler
-    if handler is None or _trace_log.filters or handler.filters or not is_alone(_trace_log, handler):
-        return False
-    if level >= handler.level:
-        write_done(handler, level, trace_id, fields)
-    return True
+def log_done(level: int, fields: dict[str, Any]) -> bool:
+    """Writes the line of a trace that has ended, as `write_done` does; False if other handlers must get the record."""
+    return write_done(_trace_log, level, fields)
 
 
 def log_dropped(*, all_of_them: bool = False) -> bool:

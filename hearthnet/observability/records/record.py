@@ -1,8 +1,8 @@
 """The two records of telemetry, and how any value becomes bounded, redacted UTF-8 JSON.
 
-A record is immutable, its text is valid UTF-8 and within the bounds of `constants.py`, and its fields are the columns
-of its table in the order of its table. So no code behind this file checks, cleans or cuts again, and no row
-can poison a batch.
+A record is a tuple, its text is valid UTF-8 and within the bounds of `constants.py`, and its fields are the columns of
+its table in the order of its table; `stored.py` has them by name. So no code behind this file checks, cleans or cuts
+again, and no row can poison a batch.
 
 `encode` takes the fast way (orjson straight from the caller's dictionary) when every value is a short scalar, which is
 nearly always; anything else is rebuilt value by value.
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
-from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_type_hints
 
 import orjson
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES, MIN_SECRET_CHARS
 from hearthnet.forensics.frames import FRAME
+from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 from hearthnet.observability.redaction.rules import (
     REDACTED,
     active,
@@ -33,7 +33,17 @@ from hearthnet.observability.redaction.rules import (
 )
 from hearthnet.observability.redaction.told import known, tell
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, TypeGuard, TypeVar
+
+    T = TypeVar("T")
+
 __all__ = [
+    "LOG_COLUMNS",
+    "SCALARS",
+    "SHORT_CHARS",
+    "TRACE_COLUMNS",
     "WHOLE_ITEMS",
     "KeptTrace",
     "WholeColumns",
@@ -42,20 +52,19 @@ __all__ = [
     "json_texts_of",
     "spans_in",
     "LogFields",
-    "LogRecord",
     "LogValues",
     "TraceFields",
-    "TraceRecord",
     "TraceValues",
     "bounded",
     "clean_text",
-    "column_types",
     "encode",
     "encode_plain",
     "encode_value",
     "error_text",
     "fit",
+    "harmless",
     "is_a",
+    "is_harmless",
     "is_plain",
     "one_line",
     "safe_text",
@@ -74,65 +83,9 @@ LogFields = tuple[int, str, int, *LogValues]
 WholeColumns = tuple[int, str, str | None, str, str | None, int, int, float, str, str | None, int]
 WholeTrace = tuple[int, str, *WholeColumns, bytes]
 KeptTrace = TraceFields | WholeTrace
-
-
-class TraceRecord(NamedTuple):
-    """A finished trace. Times: `_us` UTC microseconds, `_mono_ns` of this run's monotonic clock, `_ms` durations.
-
-    Its identity is `run_id` and `number`, from its birth; `seq` is given when it is committed, and 0 before.
-    """
-
-    seq: int
-    run_id: str
-    number: int
-    trace_id: str
-    parent_id: str | None
-    capability: str
-    version: str | None
-    started_us: int
-    started_mono_ns: int
-    duration_ms: float
-    result: str
-    error: str | None
-    notable: int
-    spans: bytes
-    extras: bytes
-
-    @property
-    def root_key(self) -> tuple[str, int, int]:
-        """What the span id of its root is made of, see `root_span_id`."""
-        return self.trace_id, self.started_us, self.started_mono_ns
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields by name, spans and extras decoded: what `Trace.as_dict` returns of the same trace."""
-        return {**self._asdict(), "spans": orjson.loads(self.spans), "extras": orjson.loads(self.extras)}
-
-
-class LogRecord(NamedTuple):
-    """A stored log record. `repeats` counts equal records that it represents, itself not included.
-
-    `run_id`, `number` and `seq` are as in a trace.
-    """
-
-    seq: int
-    run_id: str
-    number: int
-    ts_us: int
-    level: str
-    logger: str
-    msg: str
-    trace_id: str | None
-    span_id: str | None
-    notable: int
-    repeats: int
-    extras: bytes
-    exc: str | None
-
-
-def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
-    """Returns the types that each column of a record may have; those that are bytes hold JSON."""
-    return {name: get_args(kind) or (kind,) for name, kind in get_type_hints(record).items()}
-
+# What the fields are called, in their order: as those of `stored.TraceRecord` and `LogRecord`.
+TRACE_COLUMNS: Final = ("seq", "run_id", *FRAMES[PAYLOAD_VERSION]["traces"])
+LOG_COLUMNS: Final = ("seq", "run_id", *FRAMES[PAYLOAD_VERSION]["logs"])
 
 WHOLE_ITEMS: Final = 14  # one less than fields
 _PAYLOAD_AT: Final = FRAME.size
@@ -143,10 +96,10 @@ _FIRST_SPAN: Final = ',[{"id":"'  # no value has these characters: a quote withi
 def fields_of(kept: KeptTrace) -> TraceFields:
     """Returns the fields of a trace in the buffer."""
     if len(kept) != WHOLE_ITEMS:
-        return cast("TraceFields", kept)
+        return kept  # type: ignore[return-value]  # mypy does not tell them by their length
     frame = kept[-1]
     spans_at, extras_at = _parts(frame)
-    return cast("TraceFields", (*kept[:-1], frame[spans_at : extras_at - 1], frame[extras_at:-1]))
+    return (*kept[:-1], frame[spans_at : extras_at - 1], frame[extras_at:-1])
 
 
 def json_texts_of(frame: bytes) -> tuple[str, str]:
@@ -174,9 +127,6 @@ def _parts(frame: bytes) -> tuple[int, int]:
     return frame.index(_FIRST_SPAN.encode(), _PAYLOAD_AT) + 1, extras_at
 
 
-T = TypeVar("T")
-
-
 def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
     """Returns whether the type of `value` is `kind` or one below it. Never raises.
 
@@ -187,19 +137,19 @@ def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
 
 CUT: Final = "…[cut]"
 _MARK_BYTES: Final = len(orjson.dumps(CUT))
-_SCALARS: Final = frozenset({int, bool, type(None)})  # besides text, and floats that are numbers
+SCALARS: Final = frozenset({int, bool, type(None)})  # besides text, and floats that are numbers
 _EMPTY: Final = b"{}"
 _LINE_ENDS: Final = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\u0085\u2028\u2029")
 # Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
-_SHORT_CHARS: Final = MAX_STRING_BYTES // 4
+SHORT_CHARS: Final = MAX_STRING_BYTES // 4
 _MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far more than a row can hold
 _MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 _MAX_REMEMBERED: Final = 4_096
 _NAMES: Final = ("name", "key", "Name", "Key")  # of an item that has a value beside it
 _VALUES: Final = frozenset({"value", "Value"})
-_harmless: set[str] = set()  # keys that are known to name no secret
-on_change(_harmless.clear)
+harmless: Final[set[str]] = set()  # keys that are known to name no secret
+on_change(harmless.clear)
 
 
 def is_plain(extras: object) -> bool:
@@ -211,16 +161,16 @@ def is_plain(extras: object) -> bool:
         return False
     clean = active.clean
     for key in extras:
-        if key not in _harmless and not _is_harmless(key, extras):
+        if key not in harmless and not is_harmless(key, extras):
             return False
         value = extras[key]
         kind = type(value)
         if kind is str:
             if len(value) < MIN_SECRET_CHARS or value in clean:
                 continue
-            if len(value) > _SHORT_CHARS or needs_scrub(value):
+            if len(value) > SHORT_CHARS or needs_scrub(value):
                 return False
-        elif kind is not int and kind not in _SCALARS and (kind is not float or value - value):
+        elif kind is not int and kind not in SCALARS and (kind is not float or value - value):
             return False  # also NaN and infinity, which orjson would make null
     return True
 
@@ -235,16 +185,17 @@ def encode_plain(extras: object) -> bytes | None:
         return None
 
 
-def _is_harmless(key: object, extras: dict[Any, Any]) -> bool:
+def is_harmless(key: object, extras: dict[Any, Any]) -> bool:
+    """Returns whether a key names no secret, as far as its value in `extras` goes; remembers one that never does."""
     if type(key) is not str or len(key) > _MAX_KEY_CHARS or needs_scrub(key):
         return False
     if key in _VALUES:
         return _name_in(extras) is None
     if kind_of(key):
         return not is_told(key, extras[key])  # not remembered: another value may be one
-    if len(_harmless) >= _MAX_REMEMBERED:
-        _harmless.clear()
-    _harmless.add(key)
+    if len(harmless) >= _MAX_REMEMBERED:
+        harmless.clear()
+    harmless.add(key)
     return True
 
 
@@ -318,9 +269,9 @@ def _tell_all(value: object) -> None:
     found, containers = [value], 0
     for item in found:
         if isinstance(item, str):
-            tell(item[:_SHORT_CHARS])
+            tell(item[:SHORT_CHARS])
         elif isinstance(item, bytes | bytearray):
-            tell(bytes(item[:_SHORT_CHARS]).decode(errors="replace"))
+            tell(bytes(item[:SHORT_CHARS]).decode(errors="replace"))
         elif isinstance(item, dict | list | tuple) and containers < _MAX_CONTAINERS:
             containers += 1
             found += list(item.values() if isinstance(item, dict) else item)[:MAX_KEYS]
@@ -362,7 +313,7 @@ def _is_secrets_name(first: object) -> bool:
 
 
 def _bounded_scalar(value: object, strict: bool) -> Any:
-    if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
+    if type(value) is str and not strict and len(value) <= SHORT_CHARS:
         return scrub(value)
     if not isinstance(value, _OWN):
         value = _own_value(value)

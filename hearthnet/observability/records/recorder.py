@@ -24,23 +24,24 @@ from collections.abc import Callable
 from itertools import count
 from operator import itemgetter
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
-    KeptTrace,
-    LogFields,
-    LogRecord,
+    LOG_COLUMNS,
+    TRACE_COLUMNS,
     LogValues,
     TraceFields,
-    TraceRecord,
     TraceValues,
     fields_of,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from hearthnet.observability.records.blackbox import BlackBox
+    from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
 __all__ = ["Buffer", "LazyRecorder", "Recorder"]
 
@@ -49,15 +50,13 @@ STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
 TRACE_BYTES: Final = 600  # of one in the box, about
 LOG_BYTES: Final = 400
-_TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
-_LOG_NOTABLE: Final = LogRecord._fields.index("notable")
-_trace_number: Final = itemgetter(TraceRecord._fields.index("number"))
-_log_number: Final = itemgetter(LogRecord._fields.index("number"))
-
-T = TypeVar("T")
+_TRACE_NOTABLE: Final = TRACE_COLUMNS.index("notable")
+_LOG_NOTABLE: Final = LOG_COLUMNS.index("notable")
+_trace_number: Final = itemgetter(TRACE_COLUMNS.index("number"))
+_log_number: Final = itemgetter(LOG_COLUMNS.index("number"))
 
 
-class Buffer(Generic[T]):
+class Buffer:
     """Holds at most `capacity` records that the writer has not committed yet.
 
     Attributes:
@@ -69,8 +68,8 @@ class Buffer(Generic[T]):
         if capacity < 1:
             raise ValueError("capacity must be at least 1")
         self.capacity = capacity
-        self.queue: deque[T] = deque()
-        self.in_flight: list[T] = []
+        self.queue: deque[Any] = deque()
+        self.in_flight: list[Any] = []
         self._dropped = 0
         # Re-entrant: a signal handler may log while its own thread is here.
         self._lock = threading.RLock()
@@ -78,7 +77,7 @@ class Buffer(Generic[T]):
     def __len__(self) -> int:
         return len(self.queue) + len(self.in_flight)
 
-    def offer(self, record: T) -> int:
+    def offer(self, record: object) -> int:
         """Appends a record, dropping the oldest if full. Returns the number of records held. 0.1 us."""
         self.queue.append(record)
         count = len(self.queue) + len(self.in_flight)
@@ -97,7 +96,7 @@ class Buffer(Generic[T]):
                     return
                 self._dropped += 1
 
-    def take(self, limit: int) -> list[T]:
+    def take(self, limit: int) -> list[Any]:
         """Returns the oldest records, at most `limit`, beginning with those of a batch that was never confirmed."""
         with self._lock:
             self.put_back(limit)
@@ -118,7 +117,7 @@ class Buffer(Generic[T]):
         with self._lock:
             self.in_flight.clear()
 
-    def snapshot(self) -> list[T]:
+    def snapshot(self) -> list[Any]:
         """Returns the records that are not committed, oldest first."""
         with self._lock:
             return [*self.in_flight, *self.queue]
@@ -148,14 +147,14 @@ class Recorder:
     def __init__(self, run_id: str, wake: Callable[[bool, bool], None] | None = None) -> None:
         self.run_id = run_id
         self.numbers = count(1)
-        self.traces: Buffer[KeptTrace] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
-        self.logs: Buffer[LogFields] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
+        self.traces = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
+        self.logs = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
         self.box: BlackBox | None = None
         self.is_idle = False
         self.wake = wake
         self._made_ns = monotonic_ns()
         self.many_traces = self.traces.capacity // 2
-        self._many_logs = self.logs.capacity // 2
+        self.many_logs = self.logs.capacity // 2
 
     def wake_for_trace(self) -> None:
         """Wakes the writer for an ordinary trace that was put into the buffer without `record_trace`."""
@@ -181,26 +180,17 @@ class Recorder:
         record = (0, self.run_id, next(self.numbers)) + values  # noqa: RUF005  # as above
         if self.box is not None:
             self.box.append_log(record)
-        is_crowd = self.logs.offer(record) >= self._many_logs
+        is_crowd = self.logs.offer(record) >= self.many_logs
         if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
             self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
 
-    def keep_log(self, record: LogFields, payload: bytes) -> None:
-        """Keeps a log record that has its number, and is encoded already: with fewer calls than `record_log`.
-
-        Args:
-            record: from its `seq` on.
-            payload: of its frame, the same from the number on as JSON.
-        """
-        box, buffer = self.box, self.logs
-        if box is not None:
-            box.append_log_payload(payload)
-        queue = buffer.queue
-        queue.append(record)
-        is_crowd = len(queue) + len(buffer.in_flight) >= self._many_logs  # far below the capacity
-        if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
-            buffer.make_room()
-            self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
+    def wake_for_log(self, is_notable: bool) -> None:
+        """Wakes the writer for an ordinary log record that was put into the buffer without `record_log`."""
+        is_crowd = len(self.logs) >= self.many_logs  # far below the capacity
+        if is_crowd:
+            self.logs.make_room()
+        if is_crowd or self.is_idle or is_notable:
+            self._wake_writer(is_crowd or is_notable, is_crowd)
 
     def _wake_writer(self, at_once: bool, is_crowd: bool) -> None:
         if self.wake is not None:
@@ -213,10 +203,14 @@ class Recorder:
 
     def pending_traces(self) -> list[TraceRecord]:
         """Returns the traces that are not committed, oldest first."""
+        from hearthnet.observability.records.stored import TraceRecord  # late: few programs read their own records
+
         return list(map(TraceRecord._make, self.pending_fields()))
 
     def pending_logs(self) -> list[LogRecord]:
         """Returns the log records that are not committed, oldest first."""
+        from hearthnet.observability.records.stored import LogRecord  # late: as above
+
         return list(map(LogRecord._make, self.logs.snapshot()))
 
     def pending_numbers(self) -> list[int]:
@@ -235,7 +229,7 @@ class Recorder:
     def fit(self, box: BlackBox) -> None:
         """Wakes the writer when the records that are pending take half of this box."""
         self.many_traces = max(1, min(self.traces.capacity // 2, box.header.trace_bytes // 2 // TRACE_BYTES))
-        self._many_logs = max(1, min(self.logs.capacity // 2, box.header.log_bytes // 2 // LOG_BYTES))
+        self.many_logs = max(1, min(self.logs.capacity // 2, box.header.log_bytes // 2 // LOG_BYTES))
 
     def has_pending(self) -> bool:
         """Returns whether any record is not committed."""
@@ -251,6 +245,8 @@ class Recorder:
         """
         if self.wake is None:  # no writer: records stay in the buffers
             return 0.0
+        from hearthnet.observability.records.stored import TraceRecord  # late: as above
+
         traces, logs = self.traces.snapshot()[:1], self.pending_logs()[:1]
         oldest = [TraceRecord._make(fields_of(kept)) for kept in traces]
         ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in oldest]
@@ -259,7 +255,7 @@ class Recorder:
 
     def is_filling(self) -> bool:
         """Returns whether a buffer, or the box, is half full."""
-        return len(self.traces) >= self.many_traces or len(self.logs) >= self._many_logs
+        return len(self.traces) >= self.many_traces or len(self.logs) >= self.many_logs
 
 
 class LazyRecorder:

@@ -45,6 +45,7 @@ from hearthnet.database import (
     connect_read_only,
     connected_beside,
     reason_of,
+    words_of,
 )
 from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
@@ -274,7 +275,7 @@ class Writer:
         reason = reason_of(error)
         if reason == "disk_full" and not self.quota.is_disk_short and self.quota.has_foreign_tables():
             return "ceiling", CROWDED
-        return reason, str(error)
+        return reason, words_of(error)
 
     def _take(self) -> tuple[list[KeptTrace], list[LogFields], int]:
         limit = self.quota.batch_rows(BATCH_ROWS)
@@ -283,7 +284,7 @@ class Writer:
         return traces, logs, trace_bytes + log_bytes
 
     def _record_drops(self) -> None:
-        buffers: tuple[tuple[str, Buffer[Any]], ...] = (
+        buffers: tuple[tuple[str, Buffer], ...] = (
             ("trace", self._recorder.traces),
             ("log", self._recorder.logs),
         )
@@ -572,7 +573,7 @@ class Writer:
 
 
 def _within(
-    buffer: Buffer[Any], records: list[Record], sizes_of: Callable[[list[Record]], list[int]]
+    buffer: Buffer, records: list[Record], sizes_of: Callable[[list[Record]], list[int]]
 ) -> tuple[list[Record], int]:
     """Returns the first of the records taken from a buffer, `BATCH_BYTES` bytes but at least one row, and their bytes.
 
