@@ -33,6 +33,8 @@ _ITEM: Final = re.compile(
     rf"(?:b?(\\{{0,7}}[\"'])(.{{0,{_MAX_ITEM_CHARS}}}?)(?<!\\)\1|[\w.+-]{{1,64}}+)\s{{0,40}}+(?:,\s{{0,40}}+)?"
 )
 _LONG_CHARS: Final = 100
+# Before a value that is all of its item, or the rest of it: an option, a variable of the environment.
+_NAMED: Final = re.compile(r"-[\w-]*|[A-Z][A-Z0-9_]*=")
 _BLANK: Final = re.compile(r"\s")
 _OTHER: Final = "_"  # in place of an item that is no text
 
@@ -47,7 +49,8 @@ def without_secrets(items: Sequence[object], spans_of: Callable[[str], Iterable[
     texts = [_text_of(item)[:_MAX_ITEM_CHARS] for item in items[:MAX_ITEMS]]
     kept = list(items)
     for at, start, end in _found(texts, spans_of):
-        if (start > 0 or end < len(texts[at])) and _BLANK.search(texts[at]) is not None:
+        is_part = end < len(texts[at]) or (start > 0 and _NAMED.fullmatch(texts[at][:start]) is None)
+        if is_part and _BLANK.search(texts[at]) is not None:
             continue  # a text of its own, whose secret may go on behind a blank: it is searched by itself
         # Behind a long one, rules end at their bounds.
         rest = _text_of(kept[at])[end:] if end - start < _LONG_CHARS else ""
@@ -101,7 +104,10 @@ def _found(items: Sequence[str], spans_of: Callable[[str], Iterable[Span]]) -> I
             (start - starts[at], end - starts[at]) for start, end in spans if starts[at] <= start < starts[at] + length
         ]
         if inside:
-            yield at, min(start for start, _ in inside), min(length, max(end for _, end in inside))
+            begin = min(start for start, _ in inside)
+            before = items[at][:begin] or (items[at - 1] if at > 0 else "")
+            is_all = _NAMED.fullmatch(before) is not None
+            yield at, begin, length if is_all else min(length, max(end for _, end in inside))
 
 
 def _text_of(item: object) -> str:

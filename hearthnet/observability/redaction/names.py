@@ -81,6 +81,7 @@ _OPEN_OWNERS: Final = frozenset({
     "public", "query", "rate", "record", "redis", "registry", "routing", "row", "s3", "setting", "shard", "sort",
     "span", "task", "trace", "translation", "unique", "verification", "verify",
 })  # fmt: skip
+_SERVICES: Final = frozenset({"kafka", "memcache", "redis"})  # of these; in the environment, they have keys themselves
 # What follows the name of a secret in the name of one of its measures.
 _MEASURES: Final = frozenset({
     "age", "bits", "count", "expires", "expiry", "len", "length", "method", "mode", "policy", "scheme", "size",
@@ -227,10 +228,10 @@ def _judge_ending(name: str, words: list[str]) -> int:
     if not words or words in (["key"], ["keys"], ["session"]) or not words[-1].endswith(_OPEN_ENDINGS):
         return PLAIN
     if words[-2:-1] and not _OPEN_OWNERS.isdisjoint((words[-2], "".join(words[-3:-1]))):  # `s3` is two words
-        return PLAIN
+        return OPEN if name.isupper() and words[-2] in _SERVICES else PLAIN
     if not words[-1].endswith(_LIKELY_ENDINGS):
         return OPEN
-    return VARIABLE if name.isupper() else LIKELY
+    return VARIABLE if name.isupper() or name[:2] in ("X-", "x-") else LIKELY
 
 
 def is_meant(kind: int, value: str | bytes) -> bool:

@@ -21,7 +21,7 @@ __all__ = ["BRANCHES", "DOTTED", "Shapes"]
 
 _MAX_WORD_CHARS: Final = 4  # of a prefix that might be the end of a longer word
 
-_PEM: Final = r"----BEGIN[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----([\s\S]*?)(?=-----END|\Z)"
+_PEM: Final = r"----\s{0,16}BEGIN[A-Z0-9 _-]{0,100}PRIVATE KEY(?: BLOCK)?\s{0,16}-----([\s\S]*?)(?=----\s{0,16}END|\Z)"
 _CREDENTIALS: Final = r"(?=[^\s]{0,256}?(?:\d|[a-z][A-Z])|[\w.~+/-]{20})([\w.~+/-]{5,}={0,2})(?!\w)"
 # In SQL and in build files; with something else than letters, for a sentence may quote a word.
 _QUOTED: Final = r"[ \t]+\\{0,7}[\"'](?=[A-Za-z]*[^A-Za-z\s\"'\\])([^\s\"'\\]{6,128})(?=\\{0,7}[\"'])"
@@ -69,7 +69,7 @@ _BRANCHES: Final = {
     "k": [
         rf"e(?:n(?<=[tT]oken)|y(?<=[\s-]key)){_SPOKEN}",
         # Hooks: the host, or the beginning of the path, is before the pivot.
-        r"\.com/(?<=hooks\.slack\.com/)(?:(?:services|workflows|triggers)/([\w/+]{20,})|services/T\w+/B\w+/(\w+))",
+        r"\.com/(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/([\w/+]{20,}|T\w+/B\w+/\w+)",
         r"s/catch/(?<=zapier\.com/hooks/catch/)([\w/]{10,})",
         r"s/(?<=com/api/webhooks/)\d{16,20}/([\w-]{50,})",  # Discord
         r"b2/(?<=office\.com/webhookb2/)([\w@/-]{40,})",  # Teams
@@ -127,6 +127,7 @@ _BRANCHES: Final = {
         r" [scp](?:(?<=s)udo [cp])?(?:(?<=c)hpasswd\b|(?<=p)asswd\b[^|\n]{0,40}--stdin)",  # `piped_at` finds it
         r"[\w-](?<=\d{15}\|.)([\w-]{26,})",  # Facebook, an app's
     ],
+    "V": [r"1 (?<=FlyV1 )(f[mo][0-9a-z]{1,12}_[\w+/=,-]{16,})"],  # Fly.io, several at once
     "%": [r"(?<=\d{15}%)(?:7C)?([\w-]{27,})"],
     "A": [
         r"(?:(?<=\d{6}:A)|(?<=\d{5}:A)(?<!d25519:A))([\w-]{32,})",  # Telegram; ids of nodes are `ed25519:A…`
@@ -202,7 +203,7 @@ def _after(pivot: str, tail: str, prefixes: Iterable[str]) -> str:
     # The engine checks a set before it tries a branch, a lookahead only within it.
     dot = "." if pivot == "_" else ""
     has_others = r"(?<![a-z_](?=[a-z_.:-]{0,40}+[^0-9A-Z+/=]))"  # than small letters
-    return rf"[0-9A-Za-z_+/=-](?=[0-9A-Za-z_+/=:{dot}-]{{15}}){has_others}{_behind(prefixes, '.')}"
+    return rf"[0-9A-Za-z_+/={dot}-](?=[0-9A-Za-z_+/=:{dot}-]{{15}}){has_others}{_behind(prefixes, '.')}"
 
 
 def _behind(prefixes: Iterable[str], more: str) -> str:

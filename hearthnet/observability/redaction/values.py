@@ -73,9 +73,12 @@ _QUOTED: Final = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.|{quote}(?=\w))*") f
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 # Ends of a bare value: white space always; punctuation where a sentence, a list or the next `name=` goes on behind it.
 _RUN: Final = re.compile(
-    r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\(?![nrt\"'\\]))*"
+    r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\{1,8}+(?![nrt\"']))*"
 )
-_UNBROKEN: Final = re.compile(r"[^\s=\\]{8,}+(?!=)")
+# The same, of a value that a program made: no quote, comma or bracket within it is an end, only where one would be.
+_UNBROKEN: Final = re.compile(
+    r"(?:[^\s&\"',;\\]|[&,;](?![\w.\-]{1,64}=)|\\{0,7}+[\"'](?![\s,:)\]}/>]|$)|\\{1,8}+(?![nrt\"']))*"
+)
 _LINE: Final = re.compile(r"(?:[^\n\r\"'\\]|\\(?![nrt\"'\\])|[\"'](?!\s*[,;:)\]}]|\s*$))*")
 _SCHEME: Final = re.compile(
     r"(?:bearer|basic|token|ssws|apikey|api-key|negotiate|digest|hmac|signature|aws4[\w-]*)[ \t]++", re.IGNORECASE
@@ -87,6 +90,7 @@ _HARMLESS: Final = re.compile(
     r"|\*+|x{3,}|<[^<>]*>?|[A-Z]\w*\{[0-9a-f]+|[\w.$]+@[0-9a-f]{4,16}|&?str(?:ing)?|\$\{?\w+\}?|%(?:\(\w+\))?[sdr]|\{[\w.!:]*\}?|\[\]?|\.{2,}|…|-+)[.,;:!?)]*",
     re.IGNORECASE,
 )
+_PLACEHOLDERS: Final = ("$", "<", "{")  # what begins with these is a password if it could be one
 _PROSE: Final = frozenset({
     "a", "an", "and", "at", "authentication", "but", "cannot", "contains", "did", "does", "expected", "failed",
     "flag", "for", "from", "had", "has", "in", "incorrect", "invalid", "is", "it", "may", "mismatch", "missing",
@@ -311,7 +315,7 @@ def value_of(text: str, key: Key, start: int) -> Span | None:
     if opener is not None:
         return _quoted(text, key, opener.end(), opener[1])
     if text[start : start + 1] in ("[", "{") and text[start + 1 : start + 2] not in ("", "]", "}"):
-        return start, _closing_bracket(text, start, key.limit)
+        return start, _end_of_made(text, start, _closing_bracket(text, start, key.limit))
     return _bare(text, key, start)
 
 
@@ -330,6 +334,8 @@ def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
         end = match.end() if match is not None else start
     else:  # quotes inside a quoted text: they end with the same number of backslashes
         end = text.find(closer, start, key.limit)
+        while end > start and text[end - 1] == "\\":
+            end = text.find(closer, end + 1, key.limit)
         end = min(len(text), key.limit) if end < 0 else end
     content = text[start:end]
     if key.separator == ":" and not key.is_quoted and _is_word(key.name, content) and not _STRONG.search(key.name):
@@ -341,7 +347,9 @@ def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
 
 def _is_harmless(value: str) -> bool:
     """Returns whether a value is a word or a placeholder; a variable's name that could be none is a password."""
-    return _HARMLESS.fullmatch(value) is not None and not (value.startswith("$") and could_be_secret(value[1:]))
+    return _HARMLESS.fullmatch(value) is not None and not (
+        value[:1] in _PLACEHOLDERS and could_be_secret(value[1:].rstrip(">}"))
+    )
 
 
 def _is_word(name: str, content: str) -> bool:
@@ -366,6 +374,7 @@ def _bare(text: str, key: Key, start: int) -> Span | None:
     begin, is_long = _skip_scheme(text, start)
     match = _RUN.match(text, begin, key.limit)
     end = match.end() if match is not None else begin
+    end = _end_of_made(text, begin, end)
     value = text[begin:end]
     if not value or _is_harmless(value):
         return None
@@ -376,8 +385,6 @@ def _bare(text: str, key: Key, start: int) -> Span | None:
         return _unless_redacted(text, begin, newline if newline >= 0 else len(text))
     if key.separator == "=" and key.before in ("'", '"'):
         end = max(end, _end_of_item(text, end, key.before))
-    elif key.separator == "=" and key.name.isupper():
-        end = _end_of_made(text, begin, end)
     is_line = (_COOKIE.search(key.name) is not None and "=" in value) or _PHRASE.search(key.name) is not None
     if is_line:
         line = _LINE.match(text, begin)

@@ -26,7 +26,7 @@ DOTTED64: Final = "0-9A-Za-z_.+/=-"
 _SCANNERS: Final = "no page of the vendor tells the form; expressions of public scanners do"
 _MIN_TOKEN_CHARS: Final = 16  # behind a prefix that is no word; a token may have been cut
 # To the end of the run, whatever the token's alphabet: no tail of a longer one is left.
-_TOKEN: Final = re.compile(r"[\w+/=~%-]+(?:\.+[\w+/=~%-]+)*")
+_TOKEN: Final = re.compile(r"\.*[\w+/=~%-]+(?:\.+[\w+/=~%-]+)*")
 
 
 class Vendor(NamedTuple):
@@ -156,6 +156,7 @@ VENDORS: Final = (
     Vendor("GitHub", "ghu_", ALNUM + "_", 36, "GitHub's token formats"),
     Vendor("GitHub", "ghs_", ALNUM + "_", 36, "GitHub's token formats"),
     Vendor("GitHub", "ghr_", ALNUM + "_", 36, "GitHub's token formats"),
+    Vendor("GitHub", "ghs_", DOTTED, 36, "Installation access tokens, stateless"),
     Vendor("GitHub", "github_pat_", ALNUM + "_", 82, "GitHub's token formats"),
     Vendor("GitLab", "glpat-", URL64, 20, "Token prefixes"),
     Vendor("GitLab", "gldt-", WORD, 20, "Token prefixes"),
@@ -173,6 +174,7 @@ VENDORS: Final = (
     Vendor("GitLab", "GR1348941", WORD, 20, "Token prefixes"),
     Vendor("GoCardless", "live_", URL64, 40, "Access tokens", "whole"),
     Vendor("Google", "AIza", WORD, 35, "API keys", "whole"),
+    Vendor("Google", "AQ.", WORD, 50, "Gemini API, authorization keys; the prefix by its forum", "whole"),
     Vendor("Google", "GOCSPX-", WORD, 28, "OAuth client secrets"),
     Vendor("Google", "ya29.", WORD, 60, "OAuth access tokens"),
     Vendor("Grafana", "glc_", BASE64, 32, "Access policy tokens", "whole"),

@@ -150,3 +150,16 @@ def test_text_with_blanks_is_searched_by_itself(text):
     shown = bounded(["Traceback (most recent call last):", "  raise KeyError(text)", text])[2]
     assert shown == scrub(text)
     assert "6629fae49393a053" not in shown
+
+
+@pytest.mark.parametrize(
+    ("items", "at", "cleaned"),
+    [
+        (["docker", "run", "-e", "DB_PASSWORD=correct horse, 1 battery", "img"], 3, f"DB_PASSWORD={REDACTED}"),
+        (["tool", "--password", 'S3cret, "of" it\\n', "-v"], 2, REDACTED),
+        (["tool", "-m", "password=S3cret99 was wrong", "-v"], 2, f"password={REDACTED} was wrong"),
+    ],
+)
+def test_value_of_an_option_is_all_of_its_item(items, at, cleaned):
+    """With blanks, quotes and commas; a text among the arguments loses its secret only."""
+    assert bounded(items) == [*items[:at], cleaned, *items[at + 1 :]]

@@ -240,6 +240,15 @@ def test_value_of_a_variable_ends_with_white_space():
     assert scrub('{"X_TOKEN=abcd1234", "Y"}') == f'{{"X_TOKEN={REDACTED}", "Y"}}'
 
 
+def test_key_of_a_service_in_the_environment_is_open():
+    """What `REDIS_KEY` has is a password, or the name of an entry; in small letters it is an entry's."""
+    value = "kkHzkUbV46ZDfSMu9oIT5PKgl69QOXIYtNww"
+    assert scrub(f"AZURE_REDIS_KEY={value}") == f"AZURE_REDIS_KEY={REDACTED}"
+    assert scrub("REDIS_KEY=user:1234:profile") == "REDIS_KEY=user:1234:profile"
+    for name in ("redis_key", "CACHE_KEY", "PUBLIC_KEY"):
+        assert kind_of(name) == PLAIN
+
+
 def test_number_behind_a_name_of_one_word_is_none_of_its_words():
     """`userkey2` is the second of its kind."""
     assert kind_of("OPENAIKEY_2") == VARIABLE

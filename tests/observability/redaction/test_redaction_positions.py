@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from support.reading import log_lines
@@ -95,6 +96,15 @@ POSITIONS = {
     "trace's error": raise_in_a_span,
     "logger's name": lambda text: stdlib_logging.getLogger(f"foreign.{text}").warning("x"),
 }
+
+
+def test_page_names_each_position():
+    """All of them, and how many these are."""
+    page = (Path(__file__).parents[3] / "docs" / "redaction.md").read_text("utf-8")
+    section = " ".join(page.partition("## Positions")[2].partition("\n## ")[0].split())
+
+    assert f"each of {len(POSITIONS)} positions" in section
+    assert section.rpartition(": ")[2] == f"{', '.join(POSITIONS)}."
 
 
 def everything(observability) -> bytes:

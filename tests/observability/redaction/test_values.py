@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -228,6 +230,48 @@ def test_value_ends_where_its_line_or_its_word_does(text, cleaned):
     assert scrub(text) == cleaned
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        'ab"cd!1XyZ99',
+        "ab\\cd!1XyZ99q",
+        'q"1"X!y"Z\\9w#5',
+        "q7Z,k2V;b!X9&m#T4",
+        "))q7Zk2V$b==mX9",
+        "{q7Zk2VbX9mT4w",
+        "<q7Zk2VbX9mT4w",
+    ],
+)
+def test_value_that_a_program_made_is_redacted_whole(value):
+    """With quotes, backslashes and brackets in it: in JSON, as JSON in JSON, behind a sign, in a header."""
+    twice = json.dumps({"body": json.dumps({"x_token": value})})
+    for text in (json.dumps({"x_token": value}), twice, f"X_TOKEN={value} on", f"X-Api-Key: {value} on"):
+        assert value[-6:] not in scrub(text).replace("\\", ""), text
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("curl -H 'X-Api-Key: a1B2!c3D4e5f6' http://h", f"curl -H 'X-Api-Key: {REDACTED}' http://h"),
+        ('{"run":"A_KEY=a1B2!c3D4e5f6","x":"y"}', f'{{"run":"A_KEY={REDACTED}","x":"y"}}'),
+        ("A_KEY=a1B2!c3D4e5f6&b_key=a1B2!c3D4e5f6", f"A_KEY={REDACTED}&b_key={REDACTED}"),
+        ('token=["a1B2!c3D4e5f6","b"],x', f"token={REDACTED},x"),
+        ("token=<your-token>, so", "token=<your-token>, so"),
+        ('token="{token}", so', 'token="{token}", so'),
+    ],
+)
+def test_value_that_a_program_made_ends_with_its_quotes(text, cleaned):
+    """Where the next name begins, too; placeholders stay."""
+    assert scrub(text) == cleaned
+
+
+def test_number_in_a_header_is_a_key():
+    """No row is named in one; a short number, and the key of a cache, are."""
+    assert scrub("X-Vendor-Key: 8369180132778920") == f"X-Vendor-Key: {REDACTED}"
+    for text in ("X-Vendor-Key: 83691801", "X-Cache-Key: 8369180132778920", "vendorKey: 8369180132778920"):
+        assert scrub(text) is text
+
+
 def test_pair_of_name_and_value_in_fields_is_redacted():
     """As environments of containers and headers of HAR files are recorded."""
     env = [{"name": "X_TOKEN", "value": S}, {"name": "LANG", "value": "C"}, {"Key": "db_password", "Value": S}]
@@ -313,10 +357,11 @@ def test_key_of_two_words_is_redacted(form):
     [
         "-----BEGINRSA PRIVATE KEY-----\nMIIEq7Zk2VbX9mT4", "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nq7Zk2VbX9mT4",
         "Private-Lines: 1\nq7Zk2VbX9mT4\nPrivate-MAC: 9f86",
+        "-----  BEGIN OF_MY-OWN PRIVATE KEY -----\nq7Zk2VbX9mT4\n----- END OF_MY-OWN PRIVATE KEY-----",
     ],
 )  # fmt: skip
 def test_private_key_in_other_frames_is_redacted(text):
-    """Without a space, of SSH2, of PuTTY."""
+    """Without a space, of SSH2, of PuTTY, with blanks."""
     assert "q7Zk2VbX9mT4" not in scrub(text)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 import string
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -16,6 +18,7 @@ from hearthnet.observability.redaction.vendors import MARKS, VENDORS, marked_at,
 HEX, LOWER, UPPER = "0123456789abcdef", string.digits + string.ascii_lowercase, string.digits + string.ascii_uppercase
 ALNUM = string.digits + string.ascii_letters
 WORD, BASE64, LETTERS = f"{ALNUM}-_", f"{ALNUM}+/", string.ascii_letters
+DOCS = Path(__file__).parents[3] / "docs"
 AT_ONCE = 40  # in one text
 ALONE = frozenset({"Databricks"})  # found in short texts only
 # Parts of tokens as their vendors describe them: literal text, or an alphabet and a number of characters.
@@ -53,16 +56,19 @@ FORMS = {
     "Entra ID": [(ALNUM, 3), "8Q~", (WORD, 34)],
     "Entra ID, refresh": ["0.A", (WORD, 60), ".Ag", (WORD, 300)],
     "Facebook": ["EAAC", (ALNUM, 120)],
+    "Fly.io, several": ["FlyV1 fm2_", (BASE64, 120), ",fo1_", (WORD, 43)],
     "Figma": ["figd_", (WORD, 40)],
     "Fly.io": ["fm2_", (BASE64, 120)],
     "GitHub": ["ghp_", (ALNUM, 36)],
     "GitHub, fine-grained": ["github_pat_", (ALNUM, 22), "_", (ALNUM, 59)],
     "GitHub, app": ["ghs_", (f"{ALNUM}_", 60)],
+    "GitHub, app, stateless": ["ghs_", (string.digits, 7), "_", (WORD, 40), ".", (WORD, 300), ".", (WORD, 43)],
     "GitLab, deploy": ["gldt-", (WORD, 20)],
     "GitLab, feed": ["glft-", (WORD, 20)],
     "GitLab, personal": ["glpat-", (WORD, 20)],
     "GitLab, runner": ["GR1348941", (WORD, 20)],
     "Google": ["AIza", (WORD, 35)],
+    "Google, authorization": ["AQ.", (WORD, 50)],
     "Google, OAuth": ["GOCSPX-", (WORD, 28)],
     "Grafana": ["glsa_", (ALNUM, 32), "_", (HEX, 8)],
     "Groq": ["gsk_", (ALNUM, 52)],
@@ -136,7 +142,7 @@ WHOLE = {
     16: "LTAI AKIA ASIA ABIA ACCA secret_", 17: "A3T", 22: "EAAA", 24: "ATBB s. act_", 26: "da2- API-", 31: "A3-",
     32: "pri_ web_ odt_ API_KEY fc- glc_ pk. key- pubkey- NF- SK", 35: "AIza AQVN",
     36: "access-sandbox- access-development- access-production-", 38: "4b1d YC", 40: "AGE-PLUGIN- ZXlK ptr_",
-    41: "hawk. VF.", 44: "b_", 45: "api_", 48: "tk-us-", 50: "AK1", 53: "sk. tk.", 54: "EZAK EZTK", 55: "KEY y0_",
+    41: "hawk. VF.", 44: "b_", 45: "api_", 48: "tk-us-", 50: "AK1 AQ.", 53: "sk. tk.", 54: "EZAK EZTK", 55: "KEY y0_",
     59: "cmVmd", 60: "jina_", 64: "slk_", 68: "pat. sat.", 69: "AKCp",
     80: "3MVG9 5AEP861 xai- AAAAAAAAAAAAAAAAAAAAAA", 90: "t1.", 100: "EAAC EAAM na1. eu1.", 130: "sl.",
 }  # fmt: skip
@@ -184,6 +190,14 @@ def test_url_of_a_webhook_is_redacted(url):
 
     assert "c3D4e5" not in cleaned
     assert ("slack.com" in cleaned) == ("slack.com" in url)
+
+
+def test_ids_in_the_path_of_a_webhook_are_redacted_with_it():
+    """However short its last part is."""
+    assert (
+        scrub("to https://hooks.slack.com/services/T1/B2/q7, ok")
+        == f"to https://hooks.slack.com/services/{REDACTED}, ok"
+    )
 
 
 def test_rows_of_the_table_are_in_force():
@@ -306,3 +320,15 @@ def test_prefix_of_four_letters_begins_a_word():
 def test_dots_near_the_beginning_of_a_token():
     """Where its alphabet has them."""
     assert scrub("sent pscale_tkn_ab1.cd2.ef3.gh4.ij5.kL6") == f"sent pscale_tkn_{REDACTED}"
+    assert scrub("sent pscale_tkn_.b1.cd2.ef3.gh4.ij5.kL6") == f"sent pscale_tkn_{REDACTED}"
+
+
+def test_page_says_how_many_rows_there_are():
+    """By prefix, by mark, and of how many services."""
+    page, reference = ((DOCS / name).read_text("utf-8") for name in ("redaction.md", "reference.md"))
+    services = len({vendor.name for vendor in VENDORS})
+
+    counts = re.search(r"has (\d+) rows of tokens with a prefix, of (\d+) services, and (\d+) with a mark", page)
+    assert counts is not None
+    assert tuple(map(int, counts.groups())) == (len(VENDORS), services, len(MARKS))
+    assert f"webhooks of {services} services" in reference
