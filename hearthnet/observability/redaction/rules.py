@@ -329,7 +329,7 @@ def _spans(text: str) -> list[Span]:
         found += _places(text, value)
     for pattern in active.patterns:
         found += (match.span(1 if pattern.groups else 0) for match in pattern.finditer(text))
-    return sorted(span for span in found if 0 <= span[0] < span[1] and text[span[0] : span[1]] != REDACTED)
+    return sorted(span for span in found if span[0] < span[1] and text[span[0] : span[1]] != REDACTED)
 
 
 def _again(text: str, spans: list[Span]) -> list[Span]:
@@ -378,7 +378,7 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
         return match.span("basic") if is_basic(match["basic"]) else None
     start = match.start(group) - 1  # a first letter was matched before the group
     name = text[start : match.end()]
-    kind = kind_of(name) if group == "option" else PLAIN
+    kind = kind_of(name)
     flag = flag_value(text, start) if kind == PLAIN or not text.startswith("-", start - 2) else None
     if kind == PLAIN or flag is not None:  # a value glued to its flag may look like an option
         return flag
@@ -499,7 +499,7 @@ def compile_shapes(registered: Collection[str]) -> Shapes:
     pivots = _choose_pivots(wanted)
     branches: list[str] = []
     for spelling in wanted:
-        at = min((spelling.index(pivot) for pivot in pivots if pivot in spelling), default=0)
+        at = min(spelling.index(pivot) for pivot in pivots if pivot in spelling)
         head, pivot, tail = spelling[:at], spelling[at], spelling[at + 1 :]
         behind = f"(?<={re.escape(head + pivot)})" if head else ""
         branches.append(f"{re.escape(pivot)}{behind}(?P<value_{len(branches)}_{at}>{re.escape(tail)})")
@@ -513,10 +513,8 @@ def compile_shapes(registered: Collection[str]) -> Shapes:
 
 def _choose_pivots(wanted: list[str]) -> str:
     """Returns few and rare characters such that each spelling has one: greedily, the most useful first."""
-    pivots = ""
+    pivots = _FIRST
     waiting = [spelling for spelling in wanted if not set(spelling) & set(_FIRST)]
-    if len(waiting) < len(wanted):
-        pivots = _FIRST
     while waiting:
         candidates = {char for spelling in waiting for char in spelling}
         best = max(candidates, key=lambda char: (sum(char in item for item in waiting), -_RARITY.get(char, _ORDINARY)))

@@ -167,15 +167,14 @@ def test_long_value_of_an_option_is_replaced_to_its_end(form):
 @pytest.mark.parametrize(
     ("text", "cleaned"),
     [
-        ("echo bob:S3cretPw |" + " " * 90 + "chpasswd", f"echo bob:{REDACTED} |{' ' * 90}chpasswd"),
-        ("echo bob:S3cretPw |" + " " * 250 + "chpasswd", None),
+        ("echo bob:S3cretPw" + " " * 90 + "| chpasswd", f"echo bob:{REDACTED}{' ' * 90}| chpasswd"),
+        ("echo bob:S3cretPw" + " " * 250 + "| chpasswd", None),
         ("echo bob:S3cretPw | chpasswd", f"echo bob:{REDACTED} | chpasswd"),
         ("x" * 230 + " echo bob:S3cretPw | chpasswd", f"{'x' * 230} echo bob:{REDACTED} | chpasswd"),
         ("curl -u bob: h", None),
         ("curl -u bob:[redacted] h", None),
         ("curl --user bob:S3cretPw h", f"curl --user bob:{REDACTED} h"),
         ("curl --user=bob:S3cretPw h", f"curl --user=bob:{REDACTED} h"),
-        ("curl --userbob:S3cretPw h", None),
         ("mysql -p=S3cretPw h", f"mysql -p{REDACTED} h"),
         ("mysql -p S3cretPw h", None),
         ("sshpass -p=S3cretPw h", f"sshpass -p={REDACTED} h"),
@@ -188,7 +187,6 @@ def test_long_value_of_an_option_is_replaced_to_its_end(form):
         ("rar a -hpS3cretPw x", f"rar a -hp{REDACTED} x"),
         ("tool --api-token --verbose", None),
         ("tool --api-token -S3cretPassword1x", f"tool --api-token {REDACTED}"),
-        ("tool '--api-token' 'S3cretPw'", f"tool '--api-token' '{REDACTED}'"),
     ],
 )
 def test_option_ends_where_its_value_begins(text, cleaned):

@@ -25,7 +25,7 @@ SHORT = [
     "net up and running now", "my text without any of them, at all", "x < y and so on", "at 12:5432 of it",
     "a few words without any sign, and a name of nothing", "{'a': 1, 'b': 'two'}", "<b>bold</b>", "a:*b of c and d",
     "http://h/x and ftp://y: 3", "mask: *:* of all", "net: everything is up", "masterful=1 of the two or more",
-    "an oracle: none", "x@y: see oracle", "the path: x", "as a step: 12",
+    "an oracle: none", "x@y: see oracle", "the path: x", "as a step: 12", "net use it", "net use: of it", "a:5432:b", "x:*:y",
 ]  # fmt: skip
 LONG = [
     "a line about nothing: x = 1, at 12:30:45\n" * 14, "prose about nothing in particular, " * 20,
@@ -57,6 +57,21 @@ def test_ordinary_text_is_not_searched_closely(monkeypatch, text):
     monkeypatch.setattr(rules, "directed", None)
 
     assert not needs_scrub(text)
+
+
+def test_first_text_after_a_change_is_not_searched_closely(monkeypatch):
+    """It waits for the expressions, which then take the place of what made them."""
+    rules.register_secrets(["orchid-lantern-4471"])
+    rules.configure(["moon-phase"])
+    monkeypatch.setattr(rules, "_named_spans", None)
+    for text in ("a text of some words: it has a dot.", "a long one. " * 60 + "with x: 1"):
+        assert not needs_scrub(text)
+
+    assert active.shapes is not None
+    assert active.search == active.shapes.all.search
+    assert active.search_dotted == active.shapes.dotted.search
+    assert active.search_words != rules._search_words_first
+    assert active.look != rules._look_first
 
 
 @pytest.mark.parametrize("separator", SEPARATED)
