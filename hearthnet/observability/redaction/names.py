@@ -10,6 +10,7 @@ whether it could be a secret at all: not by digits alone, or behind a word, as t
 from __future__ import annotations
 
 import re
+import string
 from collections import defaultdict
 from functools import cache
 from itertools import pairwise
@@ -37,7 +38,7 @@ __all__ = [
     "words_of",
 ]
 
-PLAIN: Final = 0
+PLAIN: Final = 0  # the only one that is false
 SECRET: Final = 1
 OPEN: Final = 2  # secret if the value looks random
 LIKELY: Final = 3  # secret if the value could be one
@@ -126,8 +127,10 @@ _MIN_PAIRS: Final = 7
 _USUAL_FOR_ONE: Final = (2, 3)
 _ONE_NAME: Final = Expression(r"[\w+/=~%-]+")
 _CLASSES: Final = str.maketrans(
-    {code: "0" if chr(code).isdigit() else "aA"[chr(code).isupper()] for code in range(128) if chr(code).isalnum()}
-    | {code: "#" for code in range(33, 127) if not chr(code).isalnum()}
+    dict.fromkeys(string.ascii_lowercase, "a")
+    | dict.fromkeys(string.ascii_uppercase, "A")
+    | dict.fromkeys(string.digits, "0")
+    | dict.fromkeys(string.punctuation, "#")
 )
 _CASES: Final = frozenset("aA")
 _ALL_CLASSES: Final = frozenset("aA0")
@@ -169,17 +172,17 @@ def quick_look(more: tuple[str, ...]) -> re.Pattern[str]:
     """Returns what finds, in a short text in lower case, all that the search for names may find anything in.
 
     Each branch begins with a rare letter of its word, and looks back for those before it. What counts is how often the
-    engine stops, so one letter serves several words.
+    engine stops, so one letter serves several words. They are of letters and digits; the dot of one may be any sign.
     """
     branches: dict[str, list[str]] = defaultdict(list)
     for word in (*TELLING, *more):
-        at = min(range(len(word)), key=lambda at: _CHOICE.find(word[at]) % len(_CHOICE))
-        behind = f"(?<={re.escape(word[: at + 1])})" if at else ""
-        branches[word[at]].append(f"{behind}{re.escape(word[at + 1 :])}")
-    rest = {char: f"(?:{'|'.join(ends)}){_FOLLOWS}" for char, ends in branches.items()}
-    rest |= {char: f"(?:{rest[char]}|{setting})" for char, setting in _SETTINGS.items()}
+        rarest = next(char for char in (*_CHOICE, *word) if char in word)
+        before, _, rest = word.partition(rarest)
+        branches[rarest].append(f"(?<={before}{rarest}){rest}" if before else rest)
+    behind = {char: f"(?:{'|'.join(ends)}){_FOLLOWS}" for char, ends in branches.items()}
+    behind |= {char: f"(?:{behind[char]}|{setting})" for char, setting in _SETTINGS.items()}
     lists = (rf"\{bracket}{LISTED}" for bracket in "([")
-    return re.compile("|".join((*(re.escape(char) + expression for char, expression in rest.items()), *lists)))
+    return re.compile("|".join((*(char + expression for char, expression in behind.items()), *lists)))
 
 
 def words_of(name: str) -> list[str]:

@@ -379,8 +379,8 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
     start = match.start(group) - 1  # a first letter was matched before the group
     name = text[start : match.end()]
     kind = kind_of(name)
-    flag = flag_value(text, start) if kind == PLAIN or not text.startswith("-", start - 2) else None
-    if kind == PLAIN or flag is not None:  # a value glued to its flag may look like an option
+    flag = flag_value(text, start) if not kind or not text.startswith("-", start - 2) else None
+    if not kind or flag is not None:  # a value glued to its flag may look like an option
         return flag
     span = option_value(text, name, match.end())
     return span if span is None or is_meant(kind, text[slice(*span)]) else None

@@ -25,7 +25,8 @@ SHORT = [
     "net up and running now", "my text without any of them, at all", "x < y and so on", "at 12:5432 of it",
     "a few words without any sign, and a name of nothing", "{'a': 1, 'b': 'two'}", "<b>bold</b>", "a:*b of c and d",
     "http://h/x and ftp://y: 3", "mask: *:* of all", "net: everything is up", "masterful=1 of the two or more",
-    "an oracle: none", "x@y: see oracle", "the path: x", "as a step: 12", "net use it", "net use: of it", "a:5432:b", "x:*:y",
+    "an oracle: none", "x@y: see oracle", "the path: x", "as a step: 12", "net use it",
+    "net use: of it", "a:5432:b", "x:*:y",
 ]  # fmt: skip
 LONG = [
     "a line about nothing: x = 1, at 12:30:45\n" * 14, "prose about nothing in particular, " * 20,
