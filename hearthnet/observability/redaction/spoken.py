@@ -57,11 +57,12 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
     kind = kind_of(with_owner(head[: before.end(1)], name) if name in ALONE else name)
     if not kind:
         return None
-    if len(words_of(name)) > 1 and (is_made(run[0]) or (_NO_SYMBOL.match(run[0]) is None and could_be_secret(run[0]))):
+    is_variable = len(words_of(name)) > 1
+    if is_variable and (is_made(run[0]) or (_NO_SYMBOL.match(run[0]) is None and could_be_secret(run[0]))):
         return run.span()
     if value is None:
         return None
-    if len(words_of(name)) == 1:
+    if not is_variable:
         return value.span() if looks_random(value[0]) else None
     return value.span() if could_be_secret(value[0]) or _is_number(name, kind, value[0]) else None
 
