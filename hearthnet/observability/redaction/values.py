@@ -193,7 +193,7 @@ def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
         covered = 0
         for match in pair.finditer(text):
             kind = kind_of(match[2]) if match.start() >= covered else PLAIN
-            key = Key(match[2], "(", True, ":", match.end() - 1)
+            key = Key(match[2], "(", True, ":", match.end())
             span = value_of(text, key, match.end()) if kind else None
             if span is None:
                 continue
@@ -427,7 +427,7 @@ def _is_source_line(text: str, at: int) -> bool:
     """Returns whether this is in a source line of a traceback."""
     begin = text.rfind("\n", max(0, at - _MAX_LINE_CHARS), at) + 1
     frame = text.rfind('File "', max(0, begin - _MAX_FRAME_CHARS), begin)
-    if begin == 0 or frame < 0:
+    if frame < 0:
         return False
     line = text[begin:at]
     # Deeper than its frame: the text of an error in an exception group is indented as well, behind bars.

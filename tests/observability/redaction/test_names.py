@@ -263,8 +263,8 @@ def test_number_behind_a_name_of_one_word_is_none_of_its_words():
 KINDS = {
     PLAIN: (
         "key_2 keys session s3_key x_s3_key dedup_key de_dup_key pub_key pubkey_key mem_cache_key memcache_key"
-        " token_usage per_token per_token_ms tokens max_token_limit first_token_ms password_length length session_id sessionId"
-        " secret_key_length x_2 _2 k"
+        " token_usage per_token per_token_ms tokens max_token_limit first_token_ms password_length length session_id"
+        " sessionId secret_key_length x_2 _2 k"
     ),
     SECRET: "token_x x_token_limit user_session_id apikeys connect.sid access.tokens id_tokens idTokens",
     OPEN: "my_session sig x_sig signature signature_2",
@@ -289,7 +289,7 @@ BOUNDS = {
     is_made: [
         ("aaA0bbBB", "aaA0bbbb"), ("aA0#aA0#", "aA0#aA0"), ("aA0-aA0a", "aA0:aA0a"), ("a1!bcdefghij", "a1!bcdefghi"),
         ("aB#cD#eF#gHi", "aB#cD#eF#gH"), ("aB#cD#eF#gHi", "aB#cD#eFfgHi"), ("aaB-bB-c.Dd-", "aab-bb-c.dd-"),
-        ("ab12!~xYz", "abABab12"), ("a~A~0~a~", "a~A~a~a~"), 
+        ("ab12!~xYz", "abABab12"), ("a~A~0~a~", "a~A~a~a~"),
     ],
     makes_words: [
         ("getUserName", "GoToIt"), ("getUserByIt", "aBcDeF"), ("abAbab", "aBcD"), ("getUserToA", "getUseToA"),

@@ -19,7 +19,8 @@ NAMES = [
     r"C:\token=«abcd1234efgh»", "password =>  «abcd1234»", "password=  «>abcd1234»", "password:=«abcd1234»",
     "password\t=\t«abcd1234»", "http://token:80/x", "a.token:8080", "a.token:«80801234»", "a.token: «8080123x»",
     "/x/token:abcd1234", "AuthFail:3abcd1234", "AuthFail: «3abcd1234»", "AuthToken:«3abcd1234»",
-    "'AuthFail':«3abcd1234»", "SecretError: abcd1234", "x.py:abcd1234",
+    "'AuthFail':«3abcd1234»", "SecretError: abcd1234", "x.py:abcd1234", "SecretError=«abcd1234»",
+    "token://abcd1234",
 ]  # fmt: skip
 OWNERS = [
     "stripe   key: «a1b2c3d4e5»", "my  api  key: «379755465090»", "the key: a1b2c3d4e5", "shared key: «a1b2c3d4e5»",
@@ -28,7 +29,7 @@ OWNERS = [
 ]  # fmt: skip
 BORROWED = [
     "name: x_token, a: b, c: d, value: «abcd1234efgh»", "name: x_token, a: b, c: d, e: f, value: abcd1234efgh",
-    "x_token: str = '«abcd1234efgh»'", "x_token value = 'abcd1234efgh'",
+    "name: host, token: 3, value: abcd1234efgh", "x_token: str = '«abcd1234efgh»'", "x_token value = 'abcd1234efgh'",
     "name=x_token" + " " * 40 + "value=«abcd1234efgh»", "name=x_token" + " " * 41 + "value=abcd1234efgh",
     "<name>x_token</name> <value>«abcd1234efgh»</value>",
     "<name>x_token</name>" + " " * 41 + "<value>abcd1234efgh</value>", "<value>abcd1234efgh</value>",
