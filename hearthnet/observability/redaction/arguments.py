@@ -47,7 +47,7 @@ def without_secrets(items: Sequence[object], spans_of: Callable[[str], Iterable[
     texts = [_text_of(item)[:_MAX_ITEM_CHARS] for item in items[:MAX_ITEMS]]
     kept = list(items)
     for at, start, end in _found(texts, spans_of):
-        if (start > 0 or end < len(texts[at])) and _BLANK.search(texts[at]) is not None:
+        if (start, end) != (0, len(texts[at])) and _BLANK.search(texts[at]) is not None:
             continue  # a text of its own, whose secret may go on behind a blank: it is searched by itself
         # Behind a long one, rules end at their bounds.
         rest = _text_of(kept[at])[end:] if end - start < _LONG_CHARS else ""
@@ -70,8 +70,7 @@ def listed(text: str, spans_of: Callable[[str], Iterable[Span]], has_name: Calla
             at = match.end()
             if match.start() < covered:  # a list is searched once: the time stays linear
                 continue
-            end = text.find(close, at, at + _MAX_LIST_CHARS)
-            shown = text[at : end if end >= 0 else at + _MAX_LIST_CHARS]
+            shown = text[at : at + _MAX_LIST_CHARS].partition(close)[0]
             if "'-" in shown or '"-' in shown or _COMMAND.match(shown) is not None or has_name(shown.lower()):
                 items, covered = _items_at(text, at)
                 offsets = [offset for offset, _ in items]
