@@ -152,9 +152,9 @@ LISTED: Final = (
     r"\s{0,40}+b?\\{0,7}[\"']"
 )
 # Between a name and its value: a sign, the end of a quotation or a tag, or another word where that is a type, the word
-# "value", or an attribute.
+# "value", an attribute, or the next name.
 _FOLLOWS: Final = (
-    r"[\w.-]{0,64}+\s{0,64}+(?:[^\w\s;()]|val|[\w:.-]{1,64}+="
+    r"[\w.-]{0,64}+\s{0,64}+(?:[^\w\s;()]|val|[\w.-]{1,64}+[:=]"
     r"|(?:str|string|text|varchar|nsstring|bytes?|any|char)\b)"
 )
 # Letters in the order of choice: first few and rare ones that all telling words have, then the rest, rare ones first.

@@ -20,17 +20,22 @@ NAMES = [
     "password\t=\t«abcd1234»", "http://token:80/x", "a.token:8080", "a.token:«80801234»", "a.token: «8080123x»",
     "/x/token:abcd1234", "AuthFail:3abcd1234", "AuthFail: «3abcd1234»", "AuthToken:«3abcd1234»",
     "'AuthFail':«3abcd1234»", "SecretError: abcd1234", "x.py:abcd1234", "SecretError=«abcd1234»",
-    "token://abcd1234",
+    "token://abcd1234", "x.password:8080", "x.password:«808012»", "x.password: «8080»", "password:«8080»",
+    "x.token: «abcd1234efgh»", "=, x_token=«abcd1234efgh»", ": x_token: «abcd1234efgh»",
 ]  # fmt: skip
 OWNERS = [
     "stripe   key: «a1b2c3d4e5»", "my  api  key: «379755465090»", "the key: a1b2c3d4e5", "shared key: «a1b2c3d4e5»",
     "signed key: a1b2c3d4e5", "checking key: a1b2c3d4e5", "signing key: «a1b2c3d4e5»", "cache   key: a1b2c3d4e5",
     "k key: a1b2c3d4e5", "stripe    key: «a1b2c3d4e5»", "stripe     key: a1b2c3d4e5",
 ]  # fmt: skip
+PAIR = f"%s{'a' * 20}: {'b' * 40}"
 BORROWED = [
     "name: x_token, a: b, c: d, value: «abcd1234efgh»", "name: x_token, a: b, c: d, e: f, value: abcd1234efgh",
     "name: host, token: 3, value: abcd1234efgh", "x_token: str = '«abcd1234efgh»'", "x_token value = 'abcd1234efgh'",
     "name=x_token" + " " * 40 + "value=«abcd1234efgh»", "name=x_token" + " " * 41 + "value=abcd1234efgh",
+    f"name: x_token{PAIR % (' ' * 30) * 2}{' ' * 30}value: «abcd1234efgh»",
+    f"name: x_token{PAIR % (' ' * 40) * 2}{' ' * 40}value: abcd1234efgh",
+    "- name: X_TOKEN\n  kind: plain\n  value: «abcd1234efgh»",
     "<name>x_token</name> <value>«abcd1234efgh»</value>",
     "<name>x_token</name>" + " " * 41 + "<value>abcd1234efgh</value>", "<value>abcd1234efgh</value>",
     "<x_token>  «abcd1234efgh»  </x_token>", "<x_token>none</x_token>", "<x_token>[redacted]</x_token>",
@@ -39,7 +44,7 @@ BORROWED = [
 URLS = [
     "https://«tok3n»:«x-oauth-basic»@github.com/a", "https://bob:«zebra12»@h", "https://bob:«S3cretPw»@h",
     "https://«a1b2c3d4e5f6g7h8i9j0»@h/x", "https://«a1b2c3d4e5f6g7h8i9j0»:«pw»@h", "redis://:«S3cretPw»@h",
-    "https://bob:80?x@h", "https://bob:«8080»@h",
+    "https://bob:80?x@h", "https://«a1b2c3d4e5f6g7h8i9j0»:@h", "https://bob:«8080»@h",
 ]  # fmt: skip
 SHORT = [
     "pin: 123", "pin: «1234»", "token: 1234567", "token: «12345678»", "pin=123", "pin=«1234»", "otp: «12345»",
