@@ -11,6 +11,7 @@ import pytest
 from support.longer import few
 
 from hearthnet.observability.redaction.rules import REDACTED, scrub
+from hearthnet.observability.redaction.shapes import BRANCHES
 from hearthnet.observability.redaction.vendors import MARKS, VENDORS, marked_at, token_at
 
 HEX, LOWER, UPPER = "0123456789abcdef", string.digits + string.ascii_lowercase, string.digits + string.ascii_uppercase
@@ -301,12 +302,19 @@ def test_marks_are_behind_as_many_characters_as_published():
 
 
 def test_prefix_of_four_letters_begins_a_word():
-    """`xghp_` is part of a name; a longer prefix may follow other letters."""
+    """`xghp_` is part of a name, as one with a shorter prefix is; a longer prefix may follow other letters."""
     secret = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF3hJ5"
 
     assert scrub(f"sent ghp_{secret}") == f"sent ghp_{REDACTED}"
     assert scrub(f"sent xghp_{secret}") == f"sent xghp_{secret}"
+    assert scrub(f"sent hf_{secret}") == f"sent hf_{REDACTED}"
+    assert scrub(f"sent xhf_{secret}") == f"sent xhf_{secret}"
     assert scrub(f"sent xglsa_{secret}") == f"sent xglsa_{REDACTED}"
+
+
+def test_each_pivot_has_one_branch():
+    """One that is tried twice costs twice."""
+    assert len({branch[: 1 + branch.startswith("\\")] for branch in BRANCHES}) == len(BRANCHES)
 
 
 def test_dots_near_the_beginning_of_a_token():
