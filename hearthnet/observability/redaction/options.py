@@ -86,7 +86,7 @@ def piped_at(text: str, end: int) -> Span | None:
 
 def _flagged(text: str, option: str, start: int, kind: str) -> Span | None:
     end = start + len(option)
-    key = Key(option, text[max(0, start - 3) : start].rstrip("-")[-1:], True, "=", end)
+    key = Key(option, text[start - 2 - (text[start - 2] == "-")], True, "=", end)
     if text.startswith("=", end) and kind != "glued":
         at = end + 1
     elif (before := _TO_VALUE.match(text, end)) is None:

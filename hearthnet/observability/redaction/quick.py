@@ -47,7 +47,9 @@ class Look:
 
     def parts_of(self, text: str) -> int:
         """Returns which parts of the search of `values.named` may find anything in the text, as a sum."""
-        parts = self._has_name(text) | (ELEMENTS if "<" in text and "</" in text else 0)
+        parts = self._has_name(text)
+        if "<" in text and "</" in text:
+            parts |= ELEMENTS
         if ('"' in text or "'" in text) and (_CALL(text) is not None or _LIST(text) is not None):
             parts |= PAIRED
         if "@" in text and ("://" in text or "oracle:" in text):

@@ -182,6 +182,8 @@ def test_long_value_of_an_option_is_replaced_to_its_end(form):
         ("podman --creds=bob:S3cretPw h", f"podman --creds=bob:{REDACTED} h"),
         ("podman --creds bob,S3cretPw h", f"podman --creds bob,{REDACTED} h"),
         ("net -U bob%S3cretPw h", f"net -U bob%{REDACTED} h"),
+        ("sshpass -p 'short' ssh", f"sshpass -p '{REDACTED}' ssh"),
+        (f"curl -u {'x' * 300}:S3cretPw h", None),
         ("plink -pw S3cretPw h", f"plink -pw {REDACTED} h"),
         ("redis-cli --pass S3cretPw h", f"redis-cli --pass {REDACTED} h"),
         ("rar a -hpS3cretPw x", f"rar a -hp{REDACTED} x"),

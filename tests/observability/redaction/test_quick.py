@@ -45,7 +45,9 @@ def test_parts_that_may_find_something(text, parts):
         ("a.b=1", 0, ["a.b"]), ("123=1", 0, []), ("12x=1", 0, ["12x"]), ("-1=2", 0, []), ("1.5:x", 0, []),
         (r"\nname=1", 0, ["nname", "name"]), (r"\xame=1", 0, ["xame"]), (r"\name=1", 0, ["name", "ame"]),
         (r"\n=1", 0, ["n", ""]), (r"\ntoken=1", KEYED, ["ntoken", "token"]), (r"\xtoken=1", 0, ["xtoken"]),
-        ("]=1", 0, []), ('"]=1', 0, []), ("a]=1", 0, ["a"]), ("=1", 0, []), ("==1", 0, []), (" =1", 0, []),
+        (r"\n" + "x" * 37 + "=1", 0, ["n" + "x" * 37, "x" * 37]), (r"\n" + "x" * 39 + "=1", KEYED, []),
+        ("TOKEN=1", KEYED, ["TOKEN"]), ("NAME=1", 0, ["NAME"]), ("]=1", 0, []),
+        ('"]=1', 0, []), ("a]=1", 0, ["a"]), ("=1", 0, []), ("==1", 0, []), (" =1", 0, []),
         ("_=1", 0, ["_"]), ("str=1", KEYED, []), ("key=1", KEYED, []), ("x.=1", 0, ["x"]), ('x\\"=1', 0, ["x"]),
         ("a=1, b: 2", 0, ["b", "a"]), ("a: 1, token=2", KEYED, ["a", "token"]), ("token: 1, a=2", KEYED, ["token"]),
         ("</a", ELEMENTS, []), ("<a", 0, []), ("a</", ELEMENTS, []), ("http://u@h", IN_URL, ["http"]),
@@ -79,16 +81,20 @@ def test_names_are_judged_once():
 
     assert "other" in judged
     assert len(judged) == first
+    assert look.parts_of(f"{FILLER}other=1, another=2") == 0
+    assert judged[first:] == ["another"]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
     """Texts with ever other names fill nothing."""
     monkeypatch.setattr(quick, "MAX_PLAIN", 8)
     look = Look(kind_of)
+    sizes = set()
     for number in range(100):
-        look.parts_of(f"{FILLER}name{number}x=1")
+        look.parts_of(f"name{number}x=1")
+        sizes.add(len(look._plain))
 
-    assert len(look._plain) <= 8
+    assert sizes == set(range(2, 9))
 
 
 def test_search_needs_the_parts_that_it_was_told():
