@@ -537,16 +537,16 @@ def spellings(value: str | bytes) -> set[str]:
         raw = value.encode("utf-8", "surrogatepass")
         found |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
         found |= {quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="").lower()}
-    for shift in range(3):  # it may be anywhere in the encoded text, as in `user:password`
-        found |= _base64_cores(raw, shift)
+    for shift, start in enumerate((0, 2, 3)):  # it may be anywhere in the encoded text, as in `user:password`
+        found |= _base64_cores(raw, shift, start)
     return {spelling for spelling in found if len(spelling) >= MIN_SECRET_CHARS}
 
 
-def _base64_cores(raw: bytes, shift: int) -> set[str]:
-    """Returns the characters of the base64 text that depend only on the secret."""
+def _base64_cores(raw: bytes, shift: int, start: int) -> set[str]:
+    """Returns the characters of the base64 text that depend only on the secret, behind `shift` other bytes."""
     import base64
 
     encoded = base64.b64encode(b"\0" * shift + raw).decode("ascii")
     bits = 8 * (shift + len(raw))
-    core = encoded[-(-8 * shift // 6) : bits // 6]
+    core = encoded[start : bits // 6]
     return {core, core.replace("+", "-").replace("/", "_")}

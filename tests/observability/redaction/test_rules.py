@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from hearthnet.observability.redaction import rules
+from hearthnet.observability.redaction import rules, values
 from hearthnet.observability.redaction.rules import (
     REDACTED,
     active,
@@ -215,15 +215,70 @@ def test_bounds_of_values_that_can_be_searched_for(value, is_worth):
 
 def test_number_of_values_is_bounded_over_all_calls():
     """Those that come too late are not known; the others are, however they came."""
-    values = [f"value-{number:04}-{number * 7919 % 10_007:05}" for number in range(300)]
+    many = [f"value-{number:04}-{number * 7919 % 10_007:05}" for number in range(300)]
 
-    assert register_secrets(values[:200]) == 200
-    assert register_secrets(values[:200]) == 200
-    assert register_secrets(values[200:]) == 256
-    assert scrub(f"{values[255]} and {values[256]}") == f"{REDACTED} and {values[256]}"
+    assert register_secrets(many[:200]) == 200
+    assert register_secrets(many[:200]) == 200
+    assert register_secrets(many[200:]) == 256
+    assert scrub(f"{many[255]} and {many[256]}") == f"{REDACTED} and {many[256]}"
 
 
-def test_spellings_have_eight_characters():
-    """Of a short key no more is searched for than what is long enough."""
-    assert spellings(b"\x01\x02\x03\x04") == {"01020304", "01:02:03:04", "1, 2, 3, 4", r"\x01\x02\x03\x04"}
-    assert spellings("a1B!") == set()
+SPELLINGS = {
+    "pä/s w\"'\\": r"""
+        pä/s w"'\ | p\u00e4/s w\"'\\ | pä/s w\"'\\ | pä/s w"\'\\
+        p%C3%A4%2Fs%20w%22%27%5C | p%C3%A4/s%20w%22%27%5C | p%C3%A4%2Fs+w%22%27%5C | p%c3%a4%2fs%20w%22%27%5c
+        cMOkL3MgdyInX | DDpC9zIHciJ1 | ww6QvcyB3Iidc""",
+    bytes(range(248, 256)) + b"'z": r"""
+        f8f9fafbfcfdfeff277a | F8F9FAFBFCFDFEFF277A | f8:f9:fa:fb:fc:fd:fe:ff:27:7a | \xf8\xf9\xfa\xfb\xfc\xfd\xfe\xff'z
+        248, 249, 250, 251, 252, 253, 254, 255, 39, 122
+        +Pn6+/z9/v8ne | -Pn6-_z9_v8ne | j5+vv8/f7/J3 | j5-vv8_f7_J3 | 4+fr7/P3+/yd6 | 4-fr7_P3-_yd6""",
+    b"\x01\x02\x03\x04": r"01020304 | 01:02:03:04 | 1, 2, 3, 4 | \x01\x02\x03\x04",
+    "a1B!": "",
+}
+
+
+@pytest.mark.parametrize("value", SPELLINGS, ids=repr)
+def test_spellings_of_a_secret(value):
+    """In URLs, in JSON and Python, in base64 behind zero to two bytes, in hexadecimal, as a list: none under eight."""
+    lines = SPELLINGS[value].strip().splitlines()
+
+    assert spellings(value) == {spelling.strip() for line in lines for spelling in line.split(" | ")}
+
+
+def test_pivots_are_those_of_most_values_and_then_the_rarest():
+    """Each more costs every search."""
+    first = len(rules._FIRST)
+
+    assert rules._choose_pivots(["eat%ores"])[first:] == "%"
+    assert rules._choose_pivots(["eatQ1234", "eat%4321"])[first:] == "4"
+    assert rules._choose_pivots(["eat ores:"])[first:] == "r"
+    assert rules._choose_pivots(["eat-ores"])[first:] == ""
+
+
+@pytest.mark.parametrize(
+    "token", ["0123456789abcdef0123456789abcdef-us12", "0123456789abcdef_glpat-0123456789abcdef0123"]
+)
+def test_what_looks_like_a_token_within_one_is_not_checked(monkeypatch, token):
+    """So the time stays linear in the length of the text."""
+    checked = []
+    check = rules._secret_of
+    monkeypatch.setattr(rules, "_secret_of", lambda text, match: checked.append(match) or check(text, match))
+
+    assert list(rules._shaped_spans(f"sent ghp_{token} on")) == [(9, 9 + len(token))]
+    assert len(checked) == 1
+
+
+def test_lists_are_searched_where_a_text_may_have_one():
+    """The quick look has told; what it has not told is not searched for."""
+    text = "ran ['sshpass', '-p', 'S3cretPw9x']"
+
+    for parts in range(values.ALL_PARTS + 1):
+        assert list(rules._named_spans(text, parts)) == ([(23, 33)] if parts & values.PAIRED else [])
+    assert list(rules._named_spans(text)) == [(23, 33)]
+    assert list(rules._named_spans(text.replace("'", '"'))) == [(23, 33)]
+    assert not needs_scrub('f("a", "b")')
+
+
+def test_option_with_a_value_at_once_is_no_name():
+    """Behind one dash; what follows it stays."""
+    assert scrub("mysql -ppassword123 db") == f"mysql -p{REDACTED} db"
