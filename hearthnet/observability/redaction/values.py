@@ -268,10 +268,10 @@ def _elements(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
         if name in _VALUE_NAMES:
             before = _NAME_ELEMENT.search(text[max(0, match.start() - _MAX_BEFORE_CHARS) : match.start()])
             name = before[1] if before is not None else ""
-        content = match[2].rstrip().removesuffix("]]")
-        if name and kind_of(name) and not _is_harmless(content):
+        content, kind = match[2].rstrip().removesuffix("]]"), kind_of(name)
+        if kind and not _is_harmless(content):
             span = _unless_redacted(text, match.start(2), match.start(2) + len(content))
-            if span is not None and is_meant(kind_of(name), text[slice(*span)]):
+            if span is not None and is_meant(kind, text[slice(*span)]):
                 yield span
 
 
@@ -325,12 +325,12 @@ def _is_name(text: str, key: Key, start: int) -> bool:
 
 
 def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
-    if len(closer) == 1:
+    if closer in _QUOTED:
         match = _QUOTED[closer].match(text, start, key.limit)
         end = match.end() if match is not None else start
     else:  # quotes inside a quoted text: they end with the same number of backslashes
         end = text.find(closer, start, key.limit)
-        end = min(len(text), key.limit) if end < 0 else end
+        end = end if end >= start else min(len(text), key.limit)
     content = text[start:end]
     if key.separator == ":" and not key.is_quoted and _is_word(key.name, content) and not _STRONG.search(key.name):
         return None  # "unexpected token: '}'"

@@ -14,6 +14,7 @@ _SECRET = re.compile(r"«(.*?)»", re.DOTALL)
 NAMES = [
     "password_" + "ab_" * 18 + "z=«abcd1234efgh»", "password_" + "ab_" * 18 + "zz=abcd1234efgh",
     "password_" + "ab_" * 18 + "z: «abcd1234efgh»", "x password_" + "ab_" * 18 + "z=«abcd1234efgh»",
+    "x password_" + "ab_" * 18 + "zz=abcd1234efgh", r"C:\x ntoken=abcd1234efgh", '"token" : "«abc»"',
     r"C:\x token=«abcd1234efgh»", r"C:\n\x npm_token=«abcd1234efgh»", r"a\ntoken=«abcd1234efgh»", r"a\name=1",
     "ntoken=abcd1234efgh", "rtoken=abcd1234efgh", r"\rtoken=«abcd1234efgh»", r"\xtoken=abcd1234efgh",
     r"C:\token=«abcd1234efgh»", "password =>  «abcd1234»", "password=  «>abcd1234»", "password:=«abcd1234»",
@@ -36,17 +37,21 @@ BORROWED = [
     f"name: x_token{PAIR % (' ' * 30) * 2}{' ' * 30}value: «abcd1234efgh»",
     f"name: x_token{PAIR % (' ' * 40) * 2}{' ' * 40}value: abcd1234efgh",
     "- name: X_TOKEN\n  kind: plain\n  value: «abcd1234efgh»",
-    "<name>x_token</name> <value>«abcd1234efgh»</value>",
+    "<name>x_token</name> <value>«abcd1234efgh»</value>", "<name>x_key</name> <value>«a1b2c3d4e5»</value>",
     "<name>x_token</name>" + " " * 41 + "<value>abcd1234efgh</value>", "<value>abcd1234efgh</value>",
     "<x_token>  «abcd1234efgh»  </x_token>", "<x_token>none</x_token>", "<x_token>[redacted]</x_token>",
     "<x_key>primary</x_key>", "<x_token><![CDATA[«abcd1234efgh»]]></x_token>",
 ]  # fmt: skip
 URLS = [
-    "https://«tok3n»:«x-oauth-basic»@github.com/a", "https://bob:«zebra12»@h", "https://bob:«S3cretPw»@h",
+    "https://«tok3n»:«x-oauth-basic»@github.com/a", "https://bob:«zebra12»@h", "https://bob:«a1b2c3d4e5f6g7h8i9j0»@h",
+    "https://bob:«S3cretPw»@h",
     "https://«a1b2c3d4e5f6g7h8i9j0»@h/x", "https://«a1b2c3d4e5f6g7h8i9j0»:«pw»@h", "redis://:«S3cretPw»@h",
     "https://bob:80?x@h", "https://«a1b2c3d4e5f6g7h8i9j0»:@h", "https://bob:«8080»@h",
 ]  # fmt: skip
 SHORT = [
+    "token: ab1cd", "token: «ab1cde»", "pin: ab1c", "token: «hcauQVyzLci»", "token: identifierOfAll",
+    "token: «identifierOfAlls»", "token: «identifierOfAllOf»", 'token: "identify"', "auth:«ABC12345»", "auth:«simplex»",
+    "password=«$a1b2c3d4»", "password=$PASSWORD",
     "pin: 123", "pin: «1234»", "token: 1234567", "token: «12345678»", "pin=123", "pin=«1234»", "otp: «12345»",
     "passcode: 12", "auth:SIMPLE", "auth:«Simple1x»", "x_auth=KERBEROS", "token:«SIMPLE»", "password: «short»",
     "password: «shorts» and more", "token: shorts", "token: shorty and more", "token: «shor7y» and more",
@@ -55,6 +60,9 @@ SHORT = [
     'token: "abcdef1"', "x_token: '«abcdefghijklmnop»'", "x_token: 'identifierOfAll'", "x_token: '«identifierOfAlls»'",
 ]  # fmt: skip
 ENDS = [
+    "[('n', '1'), ('cookie', '«abcdef»')]", "password=«a=b» c", "authorization: Bearer «1234567»",
+    "x_token=«aB3$x#1yQ»'\"zz9", "X_TOKEN=«aB3$x#1yQ'\"zz9»", "X_TOKEN: «aB3$x#1yQ»'\"zz9",
+    r'{\"password\": \"\", \"n\": 1}', r'{\"password\": \"«a»\", \"n\": 1}', 'token="Bearer "',
     "password=«{a: {b: 1}, c: 2}», d=3", "password={}", "password=[]", "password=«[a]»b",
     "password=«{a]»}b", "password=«{" + ("a: b, " * 1_000)[:4_095] + "»" + "a: b, " * 9,
     "cookie: «a=b and more»", "mnemonic: «one two three»\nfour", "Cookie: «a=b; c=d»\nx", "Cookie: ab; cd\nx",
@@ -67,6 +75,7 @@ ENDS = [
 ]  # fmt: skip
 FRAME = '  File "/x/a.py", line 3, in f\n'
 SOURCES = [
+    f"\n{FRAME}   token=abcd1234efgh",
     f"{FRAME}    token=abcd1234efgh", f"{FRAME}   token=abcd1234efgh", f"{FRAME}  token=«abcd1234efgh»",
     f"{FRAME}token=«abcd1234efgh»", "    token=«abcd1234efgh»", f"{FRAME}    token=«12345678»",
     f"{FRAME}    {'x' * 394} token=«abcd1234efgh»", f"{FRAME}    {'x' * 380} token=abcd1234efgh",
