@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import string
 from collections import defaultdict
-from functools import cache
 from itertools import pairwise
 from typing import Final
 
@@ -167,7 +166,6 @@ _SETTINGS: Final = {
 }  # fmt: skip
 
 
-@cache
 def quick_look(more: tuple[str, ...]) -> re.Pattern[str]:
     """Returns what finds, in a short text in lower case, all that the search for names may find anything in.
 
@@ -222,11 +220,11 @@ def judge(name: str, more: tuple[str, ...], own: tuple[str, ...]) -> int:
 
 
 def _judge_ending(name: str, words: list[str]) -> int:
-    if len(words) > 1 and words[-1].isdigit():  # `STRIPE_KEY_2`
+    if "".join(words[-1:]).isdigit():  # `STRIPE_KEY_2`
         words = words[:-1]
     if not words or words in (["key"], ["keys"], ["session"]) or not words[-1].endswith(_OPEN_ENDINGS):
         return PLAIN
-    if words[-2:-1] and not _OPEN_OWNERS.isdisjoint((words[-2], "".join(words[-3:-1]))):  # `s3` is two words
+    if not _OPEN_OWNERS.isdisjoint(("".join(words[-2:-1]), "".join(words[-3:-1]))):  # `s3` is two words
         return PLAIN
     if not words[-1].endswith(_LIKELY_ENDINGS):
         return OPEN

@@ -264,7 +264,7 @@ KINDS = {
     PLAIN: (
         "key_2 keys session s3_key x_s3_key dedup_key de_dup_key pub_key pubkey_key mem_cache_key memcache_key"
         " token_usage per_token per_token_ms tokens max_token_limit first_token_ms password_length length session_id"
-        " sessionId secret_key_length x_2 _2 k"
+        " sessionId secret_key_length x_2 _2 k my_sort_key"
     ),
     SECRET: "token_x x_token_limit user_session_id apikeys connect.sid access.tokens id_tokens idTokens",
     OPEN: "my_session sig x_sig signature signature_2",
@@ -275,7 +275,8 @@ KINDS = {
 BOUNDS = {
     looks_random: [
         ("a1b2c3d4e5f6", "a1b2c3d4e5f"), ("abcdefgh1jklmnopqrst", "abcdefgh1jklmnopqrs"),
-        ("a1b2cdefghij", "a1bcdefghijk"), ("abcdefg1-2-3-4-a1b", "abcdefg-1-2-3-4"),
+        ("a1b2cdefghij", "a1bcdefghijk"), ("abcdefghi1b2", "abcdefghi1bc"),
+        ("abcdefg1-2-3-4-a1b", "abcdefg-1-2-3-4"),
         ("a1" * 128 + " ", "a1" * 127 + "a "), ("a1b2c3d4-----------", "1a23456-abcdefg-8901"),
         (b"12345678", b"1234567"),
     ],
@@ -284,17 +285,23 @@ BOUNDS = {
         ("bcdfghjk", "bcdfghj"), ("bcdfghjk", "theother"), ("ab1-cd2-ef3", "ab1-cd2-ef"), ("ab1-cd2-ef3", "a1-b2-c3"),
         ("ab-12-cd#e", "Ab3#"), ("Ab3#Ab3#", "Ab3#Ab3"), ("a1b2c3d4", "a b1c2d3e4"), ("AAAAbb==", "AAAbbb="),
         ("8ABCDEFGHJKMNPQRSTVWXYZ012", "7ABCDEFGHJKMNPQRSTVWXYZ012"), (b"12345678", b"1234567"),
-        ("aa" + "b" * 260, "the" * 90), ("xqz-jvkwqxz-", "xqz-jvk-wqx"),
+        ("aa" + "b" * 260, "the" * 90), ("xqz-jvkwqxz-", "xqz-jvk-wqx"), ("xqz-jvkwqxz-qxz", "the-otherof-all"),
+        ("xqzj-kwqxzvq", "xqzj-kwqxzv"), ("ab12-cd34-ef56-gh78", "abc1-abc2"), ("xqzj-kwqxzvq", "the-the-the-the"),
+        ("xqzj-kwqxzvq", "there-there-there-there-there-there-bcdfghjk"), ("xqzj-kwqxzvq", "xqzjvkwqxzv.pem"),
     ],
     is_made: [
         ("aaA0bbBB", "aaA0bbbb"), ("aA0#aA0#", "aA0#aA0"), ("aA0-aA0a", "aA0:aA0a"), ("a1!bcdefghij", "a1!bcdefghi"),
         ("aB#cD#eF#gHi", "aB#cD#eF#gH"), ("aB#cD#eF#gHi", "aB#cD#eFfgHi"), ("aaB-bB-c.Dd-", "aab-bb-c.dd-"),
         ("ab12!~xYz", "abABab12"), ("a~A~0~a~", "a~A~a~a~"),
+        ("abcdefg!hijk1", "abcdefghijkl1"), ("aA#bB#cC#dD#", "aaa##bbb#ccc"), ("aB#cD#eF#gHij", "aB#cD#eFggHij"),
+        ("aA0#aA0#a", "aA#aA#aA#"), ("aB1BaBaB", "aBaBaBaB"),
     ],
     makes_words: [
         ("getUserName", "GoToIt"), ("getUserByIt", "aBcDeF"), ("abAbab", "aBcD"), ("getUserToA", "getUseToA"),
         ("getUserNamesOf", "getUserNameOf"),
         ("thththqx", "ththqxqx"), ("ththqxq", "ththqxqx"), ("thethethexqx", "thethexqxqxq"), ("theother", "bcdfghjk"),
+        ("bananarama", "aabbhhjj"), ("thththqx", "ththtqxq"), ("thethethethxqx", "thethethexqxq"),
+        ("getUserToA", "getUserToAll"), ("thethethexqx", "thethetexqxq"),
     ],
     lambda value: is_meant(VARIABLE, value): [
         ("123456789012345", "12345678901234"), ("150000000000000000", "1500000000000000"),
@@ -330,12 +337,16 @@ def test_bounds_of_values(judged):
         assert not judged(other), other
 
 
+def test_value_of_a_plain_name_is_never_meant():
+    """However random it is."""
+    assert not any(is_meant(PLAIN, value) for value in [*RANDOM, *COULD_BE, bytes(32)])
+
+
 def test_quick_look_sees_each_word_by_a_letter_that_is_rare():
     """It stops at few letters, and passes words with the same ones."""
     look = quick_look(("gate", "77"))
     heads = {branch[0] for branch in look.pattern.split("|") if branch[1:4] == "(?:"}
 
-    assert quick_look(("gate", "77")) is look
     assert heads <= set("jkbhpcsg7")
     for text in ("x_key: 1", "a token = 1", "auth=1", "gate 77: 1", "['a', 'b']", "masterauth x"):
         assert look.search(text), text

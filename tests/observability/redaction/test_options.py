@@ -150,6 +150,7 @@ def test_word_behind_an_option_is_a_value():
 
 def test_option_belongs_to_the_command_before_it():
     """A command far away, in another sentence, makes no secret of it."""
+    assert scrub(f"ran curl {'x ' * 150}-u bob:it") == f"ran curl {'x ' * 150}-u bob:it"
     assert scrub(f"curl {'x ' * 150}-u bob:staff-of-it") == f"curl {'x ' * 150}-u bob:staff-of-it"
     assert scrub(f"curl {'x ' * 50}-u bob:staff-of-it") == f"curl {'x ' * 50}-u bob:[redacted]"
 

@@ -25,7 +25,8 @@ NAMES = [
     "x.token: «abcd1234efgh»", "=, x_token=«abcd1234efgh»", ": x_token: «abcd1234efgh»",
 ]  # fmt: skip
 OWNERS = [
-    "stripe   key: «a1b2c3d4e5»", "my  api  key: «379755465090»", "the key: a1b2c3d4e5", "shared key: «a1b2c3d4e5»",
+    "stripe   key: «a1b2c3d4e5»", "my  api  key: «379755465090»", "the key: a1b2c3d4e5",
+    "api key: thing-API", "shared key: «a1b2c3d4e5»",
     "signed key: a1b2c3d4e5", "checking key: a1b2c3d4e5", "signing key: «a1b2c3d4e5»", "cache   key: a1b2c3d4e5",
     "k key: a1b2c3d4e5", "stripe    key: «a1b2c3d4e5»", "stripe     key: a1b2c3d4e5",
 ]  # fmt: skip
