@@ -88,14 +88,13 @@ def _items_at(text: str, start: int) -> tuple[list[tuple[int, str]], int]:
 
 
 def _found(items: Sequence[str], spans_of: Callable[[str], Iterable[Span]]) -> Iterator[tuple[int, int, int]]:
-    """Yields, last first, each item that has a secret, and where in it; one that goes on in the next ends with it."""
+    """Yields each item that has a secret, and where in it; one that goes on in the next ends with it."""
     if len(items) < _MIN_ITEMS:
         return
     starts = [0, *accumulate(len(item) + 1 for item in items)]
     # One word each: what has blanks in it is searched by itself as well.
     spans = list(spans_of(" ".join(_BLANK.sub("_", item) for item in items)))
-    for at in reversed(range(len(items))):
-        length = len(items[at])
+    for at, length in enumerate(map(len, items)):
         inside = [
             (start - starts[at], end - starts[at]) for start, end in spans if starts[at] <= start < starts[at] + length
         ]

@@ -183,6 +183,7 @@ def test_long_value_of_an_option_is_replaced_to_its_end(form):
         ("podman --creds=bob:S3cretPw h", f"podman --creds=bob:{REDACTED} h"),
         ("podman --creds bob,S3cretPw h", f"podman --creds bob,{REDACTED} h"),
         ("net -U bob%S3cretPw h", f"net -U bob%{REDACTED} h"),
+        ("sshpass '{-p=two words' ssh", f"sshpass '{{-p={REDACTED} words' ssh"),
         ("sshpass -p 'short' ssh", f"sshpass -p '{REDACTED}' ssh"),
         (f"curl -u {'x' * 300}:S3cretPw h", None),
         ("plink -pw S3cretPw h", f"plink -pw {REDACTED} h"),

@@ -50,7 +50,7 @@ URLS = [
     "https://bob:80?x@h", "https://«a1b2c3d4e5f6g7h8i9j0»:@h", "https://bob:«8080»@h",
 ]  # fmt: skip
 SHORT = [
-    "token: ab1cd", "token: «ab1cde»", "pin: ab1c", "token: «hcauQVyzLci»", "token: identifierOfAll",
+    "token: ab1cd", "token: «ab1cde»", "pin: ab1c", "{pin:«wrong»}", "token: «hcauQVyzLci»", "token: identifierOfAll",
     "token: «identifierOfAlls»", "token: «identifierOfAllOf»", 'token: "identify"', "auth:«ABC12345»", "auth:«simplex»",
     "password=«$a1b2c3d4»", "password=$PASSWORD",
     "pin: 123", "pin: «1234»", "token: 1234567", "token: «12345678»", "pin=123", "pin=«1234»", "otp: «12345»",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 import string
 from uuid import UUID
 
 import pytest
 from support.longer import few
 
+from hearthnet.observability.redaction import vendors
 from hearthnet.observability.redaction.rules import REDACTED, scrub
 from hearthnet.observability.redaction.shapes import BRANCHES
 from hearthnet.observability.redaction.vendors import MARKS, VENDORS, marked_at, token_at
@@ -310,6 +312,15 @@ def test_prefix_of_four_letters_begins_a_word():
     assert scrub(f"sent hf_{secret}") == f"sent hf_{REDACTED}"
     assert scrub(f"sent xhf_{secret}") == f"sent xhf_{secret}"
     assert scrub(f"sent xglsa_{secret}") == f"sent xglsa_{REDACTED}"
+
+
+def test_expressions_of_a_row_are_compiled_once():
+    """Whatever else the program compiles meanwhile."""
+    rows = vendors._characters(VENDORS[0]), vendors._before(MARKS[0])
+    re.purge()
+
+    assert vendors._characters(VENDORS[0]) is rows[0]
+    assert vendors._before(MARKS[0]) is rows[1]
 
 
 def test_each_pivot_has_one_branch():
