@@ -122,6 +122,8 @@ def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
                     parts.append(value)
             case ast.Assert() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
                 parts.append(node)
+            case ast.Assign(targets=[ast.Name(id="TYPE_CHECKING")]):
+                parts.append(node)
             case ast.FunctionDef(decorator_list=[ast.Name(id="overload"), *_]):
                 parts.append(node)
     return [((part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)) for part in parts]
