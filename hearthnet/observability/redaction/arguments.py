@@ -7,7 +7,7 @@ its argument, of a list in a record or of one that is shown in a text, as Python
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +37,7 @@ _BLANK: Final = re.compile(r"\s")
 _OTHER: Final = "_"  # in place of an item that is no text
 
 
-def without_secrets(items: Sequence[object], spans_of: Callable[[str], Iterable[Span]]) -> list[object]:
+def without_secrets(items: Sequence[object], spans_of: Callable[[str], Sequence[Span]]) -> list[object]:
     """Returns the items with the secrets that their line shows replaced.
 
     Args:
@@ -55,7 +55,7 @@ def without_secrets(items: Sequence[object], spans_of: Callable[[str], Iterable[
     return kept
 
 
-def listed(text: str, spans_of: Callable[[str], Iterable[Span]], has_name: Callable[[str], object]) -> Iterator[Span]:
+def listed(text: str, spans_of: Callable[[str], Sequence[Span]], has_name: Callable[[str], object]) -> Iterator[Span]:
     """Yields the spans of secrets in lists that the text shows.
 
     Args:
@@ -87,13 +87,13 @@ def _items_at(text: str, start: int) -> tuple[list[tuple[int, str]], int]:
     return items, start
 
 
-def _found(items: Sequence[str], spans_of: Callable[[str], Iterable[Span]]) -> Iterator[tuple[int, int, int]]:
+def _found(items: Sequence[str], spans_of: Callable[[str], Sequence[Span]]) -> Iterator[tuple[int, int, int]]:
     """Yields each item that has a secret, and where in it; one that goes on in the next ends with it."""
     if len(items) < _MIN_ITEMS:
         return
     starts = [0, *accumulate(len(item) + 1 for item in items)]
     # One word each: what has blanks in it is searched by itself as well.
-    spans = list(spans_of(" ".join(_BLANK.sub("_", item) for item in items)))
+    spans = spans_of(" ".join(_BLANK.sub("_", item) for item in items))
     for at, length in enumerate(map(len, items)):
         inside = [
             (start - starts[at], end - starts[at]) for start, end in spans if starts[at] <= start < starts[at] + length
