@@ -75,6 +75,15 @@ def test_first_text_after_a_change_is_not_searched_closely(monkeypatch):
     assert active.look != rules._look_first
 
 
+def test_rules_need_no_running_telemetry():
+    """What it makes anew in a child process, the rules have from the start."""
+    own = rules.Rules()
+    own.secrets.add("orchid-lantern-4471")
+
+    assert own.compiled().all.search("a orchid-lantern-4471 b") is not None
+    assert own.search == own.compiled().all.search
+
+
 @pytest.mark.parametrize("separator", SEPARATED)
 def test_text_with_one_kind_of_sign_is_searched(separator):
     """Each is enough."""
