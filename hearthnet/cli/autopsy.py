@@ -64,7 +64,7 @@ def command(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Diagnose why the node's last run ended.
+    """Diagnose why the last run of the node, or of a program, ended.
 
     Where no node has recorded, the last run of any program. PATH is telemetry.db or its folder, if not this node's own.
     No file is changed. Times in the text are local, those in --json and in the page UTC.
@@ -79,10 +79,11 @@ def command(
     Exits with 0 when the run stopped cleanly, still runs or is imported, 1 when it ended uncleanly, 2 when no run was
     found.
     """
+    from hearthnet.files import packaged
     from hearthnet.forensics.main import SCHEMA, Request, print_report
 
     if schema:
-        click.echo(SCHEMA.read_text("utf-8"), nl=False)
+        click.echo(packaged(SCHEMA), nl=False)
         return
     if data is not None:
         if path is not None:

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -23,7 +24,7 @@ import click
 
 from hearthnet import __version__
 from hearthnet.cli.output import COMPLETE_VARIABLE, discard_rest, escape_unprintable, has_lost_reader, make_lenient
-from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError, missing_extra
+from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, ConfigError, HearthNetError, missing_extra
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -78,7 +79,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "mcp": ("mcp.command", "Serve the records to an assistant (MCP), read only."),
-    "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
+    "autopsy": ("autopsy", "Diagnose why the last run of the node, or of a program, ended."),
     "config": ("config.command", "Show, explain, check and change the settings."),
     "service": ("service.command", "Run the node as a service of systemd: install, uninstall, status."),
     "tools": ("tools.command", "Write files for other programs: lnav, Datasette, Prometheus, Grafana, man."),
@@ -178,12 +179,15 @@ class LazyGroup(Group):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hearthnet")
 def cli() -> None:
-    """A HearthNet node that records its calls.
+    """A HearthNet node, and the records of any program that uses the library.
 
     \b
-    Start:  hearthnet init && hearthnet run
-    Try:    hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'
-    Look:   hearthnet trace recent
+    A node:     hearthnet init && hearthnet run
+                hearthnet call experimental.echo --body '{"input":{"text":"hi"}}'
+    A program:  from hearthnet import telemetry; telemetry.keep_open()
+    Of both:    hearthnet trace recent; --data DIR has those in another folder
+
+    init, run, status, caps, call and service are for a node alone.
     """
 
 
@@ -309,7 +313,10 @@ def loaded(context: click.Context, _: click.Parameter, path: Path | None) -> Con
 
     config = default_config()  # the program's own settings are not known
     store = config.observability.model_copy(update=files_in(folder)._asdict())
-    return resolve_paths(config.model_copy(update={"observability": store}))
+    config = config.model_copy(update={"observability": store})
+    with suppress(ConfigError):  # a user without a home folder: nothing of a node is read here
+        config = resolve_paths(config)
+    return config
 
 
 def _located(context: click.Context, _: click.Parameter, path: Path | None) -> Locations | Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 import stat
@@ -38,6 +39,14 @@ def record(count, capability="a.b", fail=None):
         if fail:
             started.fail(fail)
         trace.detach()
+
+
+def test_debug_mode_is_for_the_programs_own_loop(observability, monkeypatch):
+    """Under `-X dev` asyncio warns of slow callbacks: a slow commit of ours is no matter of the program's."""
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+    with telemetry.open(observability):
+        loops = [found for found in gc.get_objects() if isinstance(found, asyncio.BaseEventLoop) and found.is_running()]
+        assert [loop.get_debug() for loop in loops] == [False]
 
 
 def test_traces_and_logs_are_in_sql(observability):
@@ -500,3 +509,33 @@ def test_close_stores_the_count_of_what_was_held_back(observability):
             get_logger("hearthnet.test").info("storm")
 
     assert query(observability, "SELECT sum(1 + repeats) FROM logs WHERE msg = 'storm'") == [(500,)]
+
+
+NEVER_ENTERED = """
+from hearthnet import telemetry, trace
+
+kept = telemetry.open("store")
+{}
+with trace("work"):
+    pass
+"""
+
+
+@pytest.mark.parametrize("entered", ["", "kept.start()"])
+def test_telemetry_that_is_never_entered_warns_at_the_end(tmp_path, entered):
+    """A program that keeps what `open` returned, and forgets the block, is told of it by Python's warning, once."""
+    program = [sys.executable, "-c", NEVER_ENTERED.format(entered)]
+    said = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+
+    assert said.count("RuntimeWarning: telemetry.open() was not entered") == (entered == "")
+
+
+def test_telemetry_that_is_dropped_warns_where_it_was(tmp_path):
+    """As a call whose value is not used; what fails, or is started, warns of nothing."""
+    with pytest.warns(RuntimeWarning, match="was not entered") as found:
+        telemetry.open(tmp_path)
+    assert [warning.filename for warning in found] == [__file__]
+    with pytest.raises(ValueError, match="console"):
+        telemetry.open(tmp_path, console="loud")
+    with telemetry.open(tmp_path), pytest.raises(RuntimeError, match="open already"):
+        telemetry.open(tmp_path).start()

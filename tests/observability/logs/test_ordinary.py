@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager, nullcontext
+from itertools import count
 from types import SimpleNamespace
 
 import orjson
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from support.log_clock import set_log_clock
 
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.frames import FRAME, pack
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import trace
 from hearthnet.observability.logging import get_logger
@@ -22,6 +24,8 @@ from hearthnet.observability.logs.fields import fields
 from hearthnet.observability.logs.handler import is_alone
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.redaction import rules
+from hearthnet.observability.redaction.rules import REDACTED
 from hearthnet.observability.runtime import runtime
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
@@ -83,10 +87,10 @@ def told(records, recorder, folder, *, is_any):
     """Returns what is told of records, each logged five times; by the way of all others if `is_any`."""
     messages.forget()
     before = len(b"".join(path.read_bytes() for path in log_paths(folder)))
-    payloads = []
+    frames = []
     recorder.logs.queue.clear()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(recorder.box, "append_log_payload", payloads.append)
+        patched.setattr(recorder.box, "logs", SimpleNamespace(write=frames.append, ordinals=count(1)))
         set_log_clock(patched, lambda: 1_790_000_000_123_456_789)
         for budget, most in (("ROWS_A_SECOND", 2), ("NOTABLE_ROWS_A_SECOND", 3), ("LINES_A_SECOND", 4)):
             patched.setattr(messages, budget, most)
@@ -97,9 +101,10 @@ def told(records, recorder, folder, *, is_any):
                 logged(*record)
     lines = b"".join(path.read_bytes() for path in log_paths(folder))[before:]
     rows = [(kept[0], kept[1], *kept[3:]) for kept in recorder.logs.queue]
-    payloads = [payload.partition(b",")[2] for payload in payloads]  # each has its own number
+    payloads = [frame[FRAME.size :].partition(b",")[2] for frame in frames]  # each has its own number
+    assert all(pack(frame[FRAME.size :], ordinal) == frame for ordinal, frame in enumerate(frames, 1))
     known = messages.known_messages.values()
-    counts = [(one.text, one.lines, one.rows, one.dropped_lines, one.dropped_rows) for one in known]
+    counts = [(one.text, one.lines, one.dropped_lines, one.dropped_rows) for one in known]
     return lines, rows, payloads, counts, runtime.handler.failures
 
 
@@ -289,3 +294,50 @@ def test_record_of_a_trace_beyond_the_budget_of_rows_is_held(taken, recorder, mo
     assert taken[:9] == [True] * 9
     assert taken[9:11] == [False] * 2
     assert [kept[6] for kept in recorder.logs.queue].count("said") == messages.ROWS_A_SECOND + 2
+
+
+def test_key_that_is_harmless_with_some_values_is_not_remembered(taken, recorder, tmp_path):
+    """`token` with a number is a count, with a text it is a secret, whatever was logged before."""
+    for value in (3, 3, "tiger1234", 3):
+        log.info("said", extra={"token": value})
+
+    lines = [orjson.loads(line) for path in log_paths(tmp_path) for line in path.read_bytes().splitlines()]
+    assert [line["token"] for line in lines] == [orjson.loads(kept[-2])["token"] for kept in recorder.logs.queue]
+    assert lines[2]["token"] == REDACTED
+    assert b"tiger1234" not in recorder.box.logs.memory[:]
+
+
+def test_key_that_becomes_secret_is_redacted_in_the_very_next_record(taken, recorder, tmp_path):
+    """Names that were found harmless are forgotten when others become secret."""
+    for _ in range(2):
+        log.info("said", extra={"shelf": "tiger1234"})
+    rules.configure(keys=["shelf"])
+    log.info("said", extra={"shelf": "tiger1234"})
+
+    assert [orjson.loads(kept[-2])["shelf"] for kept in recorder.logs.queue] == ["tiger1234", "tiger1234", REDACTED]
+
+
+def test_records_while_the_disk_is_nearly_full_are_left_to_the_other_way(taken, recorder, tmp_path):
+    """It has the lines of warnings alone, and counts the others; all have their rows."""
+    for level in (20, 30):
+        log.log(level, "said")
+    runtime.handler.file.is_shedding = True
+    for level in (20, 30):
+        log.log(level, "said")
+    runtime.handler.file.is_shedding = False
+    log.info("said")
+
+    assert taken == [False, False, True]
+    assert runtime.handler.file.shed_lines == 1
+    assert len(recorder.logs) == 5
+    assert sum(path.read_bytes().count(b"\n") for path in log_paths(tmp_path)) == 4
+
+
+def test_records_without_a_file_have_their_rows(taken, recorder):
+    """By the same way."""
+    runtime.handler.file = None
+    for _ in range(3):
+        log.info("said", extra={"size": 3})
+
+    assert taken == [True, True]
+    assert len(recorder.logs) == 3
