@@ -287,7 +287,8 @@ BOUNDS = {
         ("8ABCDEFGHJKMNPQRSTVWXYZ012", "7ABCDEFGHJKMNPQRSTVWXYZ012"), (b"12345678", b"1234567"),
         ("aa" + "b" * 260, "the" * 90), ("xqz-jvkwqxz-", "xqz-jvk-wqx"), ("xqz-jvkwqxz-qxz", "the-otherof-all"),
         ("xqzj-kwqxzvq", "xqzj-kwqxzv"), ("ab12-cd34-ef56-gh78", "abc1-abc2"), ("xqzj-kwqxzvq", "the-the-the-the"),
-        ("xqzj-kwqxzvq", "there-there-there-there-there-there-bcdfghjk"), ("xqzj-kwqxzvq", "xqzjvkwqxzv.pem"), ("Theother1", "theother1"),
+        ("xqzj-kwqxzvq", "there-there-there-there-there-there-bcdfghjk"), ("xqzj-kwqxzvq", "xqzjvkwqxzv.pem"),
+        ("Theother1", "theother1"),
     ],
     is_made: [
         ("aaA0bbBB", "aaA0bbbb"), ("aA0#aA0#", "aA0#aA0"), ("aA0-aA0a", "aA0:aA0a"), ("a1!bcdefghij", "a1!bcdefghi"),

@@ -17,7 +17,8 @@ SETTINGS = [
 ]  # fmt: skip
 VARIABLES = [
     "x_token 12345678901", "x_token «123456789012»", "stripe_key 123456789012", "db_password «12345678»",
-    "db_password swordfish-of-it", "client_secret a1", "client_secret «1a345678»", "x_secret «abcdefgh1»", "x_token abcdefgh-12",
+    "db_password swordfish-of-it", "client_secret a1", "client_secret «1a345678»", "x_secret «abcdefgh1»",
+    "x_token abcdefgh-12",
     'x_token is "«a1b2c3d4e5f6»"', "X_token «a!73sn#0cd»", "max_token «a!73sn#0cdAE+4$(yZsR»", "x_token (a1b2c3d4e5)",
     "x_token «-a1b2c3d4e5f6g7»", "x_token getElementsByName(a1)", "x_token a1b2,c3d4e5 on", "x_token «rcXiQiiuR%» on",
     "x_token «OYLkdy==9» on", "x_token «a1!b2C3!d4E5» on", f"x_token {'the-7-' * 43}aB3$q on",
