@@ -120,7 +120,11 @@ def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
                 parts.append(kept)
                 if value and all(isinstance(part, _NUMERIC) for part in ast.walk(value)):
                     parts.append(value)
-            case ast.Assert() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            case (
+                ast.Assert()
+                | ast.If(test=ast.Name(id="TYPE_CHECKING"))
+                | ast.Assign(targets=[ast.Name(id="TYPE_CHECKING")])
+            ):
                 parts.append(node)
             case ast.FunctionDef(decorator_list=[ast.Name(id="overload"), *_]):
                 parts.append(node)

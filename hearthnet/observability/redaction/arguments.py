@@ -7,7 +7,7 @@ its argument, of a list in a record or of one that is shown in a text, as Python
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +39,7 @@ _BLANK: Final = re.compile(r"\s")
 _OTHER: Final = "_"  # in place of an item that is no text
 
 
-def without_secrets(items: Sequence[object], spans_of: Callable[[str], Iterable[Span]]) -> list[object]:
+def without_secrets(items: Sequence[object], spans_of: Callable[[str], Sequence[Span]]) -> list[object]:
     """Returns the items with the secrets that their line shows replaced.
 
     Args:
@@ -58,7 +58,7 @@ def without_secrets(items: Sequence[object], spans_of: Callable[[str], Iterable[
     return kept
 
 
-def listed(text: str, spans_of: Callable[[str], Iterable[Span]], has_name: Callable[[str], object]) -> Iterator[Span]:
+def listed(text: str, spans_of: Callable[[str], Sequence[Span]], has_name: Callable[[str], object]) -> Iterator[Span]:
     """Yields the spans of secrets in lists that the text shows.
 
     Args:
@@ -73,8 +73,7 @@ def listed(text: str, spans_of: Callable[[str], Iterable[Span]], has_name: Calla
             at = match.end()
             if match.start() < covered:  # a list is searched once: the time stays linear
                 continue
-            end = text.find(close, at, at + _MAX_LIST_CHARS)
-            shown = text[at : end if end >= 0 else at + _MAX_LIST_CHARS]
+            shown = text[at : at + _MAX_LIST_CHARS].partition(close)[0]
             if "'-" in shown or '"-' in shown or _COMMAND.match(shown) is not None or has_name(shown.lower()):
                 items, covered = _items_at(text, at)
                 offsets = [offset for offset, _ in items]
@@ -91,15 +90,14 @@ def _items_at(text: str, start: int) -> tuple[list[tuple[int, str]], int]:
     return items, start
 
 
-def _found(items: Sequence[str], spans_of: Callable[[str], Iterable[Span]]) -> Iterator[tuple[int, int, int]]:
-    """Yields, last first, each item that has a secret, and where in it; one that goes on in the next ends with it."""
+def _found(items: Sequence[str], spans_of: Callable[[str], Sequence[Span]]) -> Iterator[tuple[int, int, int]]:
+    """Yields each item that has a secret, and where in it; one that goes on in the next ends with it."""
     if len(items) < _MIN_ITEMS:
         return
     starts = [0, *accumulate(len(item) + 1 for item in items)]
     # One word each: what has blanks in it is searched by itself as well.
-    spans = list(spans_of(" ".join(_BLANK.sub("_", item) for item in items)))
-    for at in reversed(range(len(items))):
-        length = len(items[at])
+    spans = spans_of(" ".join(_BLANK.sub("_", item) for item in items))
+    for at, length in enumerate(map(len, items)):
         inside = [
             (start - starts[at], end - starts[at]) for start, end in spans if starts[at] <= start < starts[at] + length
         ]

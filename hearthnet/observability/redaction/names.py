@@ -10,8 +10,8 @@ whether it could be a secret at all: not by digits alone, or behind a word, as t
 from __future__ import annotations
 
 import re
+import string
 from collections import defaultdict
-from functools import cache
 from itertools import pairwise
 
 from hearthnet.constants import MIN_SECRET_CHARS
@@ -40,7 +40,7 @@ __all__ = [
     "words_of",
 ]
 
-PLAIN: Final = 0
+PLAIN: Final = 0  # the only one that is false
 SECRET: Final = 1
 OPEN: Final = 2  # secret if the value looks random
 LIKELY: Final = 3  # secret if the value could be one
@@ -130,8 +130,10 @@ _MIN_PAIRS: Final = 7
 _USUAL_FOR_ONE: Final = (2, 3)
 _ONE_NAME: Final = Expression(r"[\w+/=~%-]+")
 _CLASSES: Final = str.maketrans(
-    {code: "0" if chr(code).isdigit() else "aA"[chr(code).isupper()] for code in range(128) if chr(code).isalnum()}
-    | {code: "#" for code in range(33, 127) if not chr(code).isalnum()}
+    dict.fromkeys(string.ascii_lowercase, "a")
+    | dict.fromkeys(string.ascii_uppercase, "A")
+    | dict.fromkeys(string.digits, "0")
+    | dict.fromkeys(string.punctuation, "#")
 )
 _CASES: Final = frozenset("aA")
 _ALL_CLASSES: Final = frozenset("aA0")
@@ -153,9 +155,9 @@ LISTED: Final = (
     r"\s{0,40}+b?\\{0,7}[\"']"
 )
 # Between a name and its value: a sign, the end of a quotation or a tag, or another word where that is a type, the word
-# "value", or an attribute.
+# "value", an attribute, or the next name.
 _FOLLOWS: Final = (
-    r"[\w.-]{0,64}+\s{0,64}+(?:[^\w\s;()]|val|[\w:.-]{1,64}+="
+    r"[\w.-]{0,64}+\s{0,64}+(?:[^\w\s;()]|val|[\w.-]{1,64}+[:=]"
     r"|(?:str|string|text|varchar|nsstring|bytes?|any|char)\b)"
 )
 # Letters in the order of choice: first few and rare ones that all telling words have, then the rest, rare ones first.
@@ -168,22 +170,21 @@ _SETTINGS: Final = {
 }  # fmt: skip
 
 
-@cache
 def quick_look(more: tuple[str, ...]) -> re.Pattern[str]:
     """Returns what finds, in a short text in lower case, all that the search for names may find anything in.
 
     Each branch begins with a rare letter of its word, and looks back for those before it. What counts is how often the
-    engine stops, so one letter serves several words.
+    engine stops, so one letter serves several words. They are of letters and digits; the dot of one may be any sign.
     """
     branches: dict[str, list[str]] = defaultdict(list)
     for word in (*TELLING, *more):
-        at = min(range(len(word)), key=lambda at: _CHOICE.find(word[at]) % len(_CHOICE))
-        behind = f"(?<={re.escape(word[: at + 1])})" if at else ""
-        branches[word[at]].append(f"{behind}{re.escape(word[at + 1 :])}")
-    rest = {char: f"(?:{'|'.join(ends)}){_FOLLOWS}" for char, ends in branches.items()}
-    rest |= {char: f"(?:{rest[char]}|{setting})" for char, setting in _SETTINGS.items()}
+        rarest = next(char for char in (*_CHOICE, *word) if char in word)
+        before, _, rest = word.partition(rarest)
+        branches[rarest].append(f"(?<={before}{rarest}){rest}" if before else rest)
+    behind = {char: f"(?:{'|'.join(ends)}){_FOLLOWS}" for char, ends in branches.items()}
+    behind |= {char: f"(?:{behind[char]}|{setting})" for char, setting in _SETTINGS.items()}
     lists = (rf"\{bracket}{LISTED}" for bracket in "([")
-    return re.compile("|".join((*(re.escape(char) + expression for char, expression in rest.items()), *lists)))
+    return re.compile("|".join((*(char + expression for char, expression in behind.items()), *lists)))
 
 
 def words_of(name: str) -> list[str]:
@@ -223,11 +224,11 @@ def judge(name: str, more: tuple[str, ...], own: tuple[str, ...]) -> int:
 
 
 def _judge_ending(name: str, words: list[str]) -> int:
-    if len(words) > 1 and words[-1].isdigit():  # `STRIPE_KEY_2`
+    if "".join(words[-1:]).isdigit():  # `STRIPE_KEY_2`
         words = words[:-1]
     if not words or words in (["key"], ["keys"], ["session"]) or not words[-1].endswith(_OPEN_ENDINGS):
         return PLAIN
-    if words[-2:-1] and not _OPEN_OWNERS.isdisjoint((words[-2], "".join(words[-3:-1]))):  # `s3` is two words
+    if not _OPEN_OWNERS.isdisjoint(("".join(words[-2:-1]), "".join(words[-3:-1]))):  # `s3` is two words
         return OPEN if name.isupper() and words[-2] in _SERVICES else PLAIN
     if not words[-1].endswith(_LIKELY_ENDINGS):
         return OPEN

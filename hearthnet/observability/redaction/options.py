@@ -80,22 +80,31 @@ def flag_value(text: str, start: int) -> Span | None:
 
 def piped_at(text: str, end: int) -> Span | None:
     """Returns the span of the password that `echo` passes to the command that ends here: `echo bob:pw | chpasswd`."""
-    match = _PIPED.search(text, max(0, end - _MAX_COMMAND_CHARS), end)
+    match = _PIPED.search(text, end - _MAX_COMMAND_CHARS, end)
     return None if match is None else match.span(1)
 
 
 def _flagged(text: str, option: str, start: int, kind: str) -> Span | None:
     end = start + len(option)
-    quote = text[max(0, start - 3) : start].rstrip("-")[-1:]
-    key = Key(option, quote, True, "=", end, end + _MAX_VALUE_CHARS)
-    if text[end : end + 1] == "=" and kind != "glued":
-        span = value_of(text, key, end + 1)
+    key = Key(option, text[start - 2 - (text[start - 2] == "-")], True, "=", end)
+    if text.startswith("=", end) and kind != "glued":
+        at = end + 1
     elif (before := _TO_VALUE.match(text, end)) is None:
-        span = value_of(text, key, end) if len(option) <= 2 else None
+        at = end
+        if len(option) > 2:
+            return None
+    elif kind == "glued":
+        return None
     else:
-        span = value_of(text, key._replace(before="-", separator=":"), before.end()) if kind != "glued" else None
-    if span is None or kind != "user":
-        return span
-    parts = _IN_PARTS.search(text, *span)
-    is_known = parts is None or parts.end() >= span[1] or text.startswith(REDACTED, parts.end())
-    return None if is_known or parts is None else (parts.end(), span[1])
+        key, at = key._replace(before="-", separator=":"), before.end()
+    span = value_of(text, key._replace(limit=end + _MAX_VALUE_CHARS), at)
+    if span is None:
+        return None
+    begin = span[0]
+    if kind == "user":
+        parts = _IN_PARTS.search(text, *span)
+        if parts is None or text.startswith(REDACTED, parts.end()):
+            return None
+        begin = parts.end()
+    whole = value_of(text, key, at)  # only of a secret, which is then searched no more: the time stays linear
+    return None if whole is None else (begin, whole[1])

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from hearthnet.observability.redaction.names import LISTED, PLAIN
+from hearthnet.observability.redaction.names import LISTED
 from hearthnet.observability.redaction.values import ELEMENTS, ESCAPES, IN_URL, KEYED, PAIRED, UNCERTAIN
 
 __all__ = ["MAX_PLAIN", "Look"]
@@ -47,7 +47,9 @@ class Look:
 
     def parts_of(self, text: str) -> int:
         """Returns which parts of the search of `values.named` may find anything in the text, as a sum."""
-        parts = self._has_name(text) | (ELEMENTS if "<" in text and "</" in text else 0)
+        parts = self._has_name(text)
+        if "<" in text and "</" in text:
+            parts |= ELEMENTS
         if ('"' in text or "'" in text) and (_CALL(text) is not None or _LIST(text) is not None):
             parts |= PAIRED
         if "@" in text and ("://" in text or "oracle:" in text):
@@ -71,7 +73,7 @@ class Look:
             return False
         # Behind an escaped line break, perhaps.
         names = (name,) if name[0] != "\\" else (name[1:], name[2:]) if name[1] in ESCAPES else (name[1:],)
-        if any(one in UNCERTAIN or self._kind_of(one) != PLAIN for one in names):
+        if any(one in UNCERTAIN or self._kind_of(one) for one in names):
             return False
         if len(self._plain) >= MAX_PLAIN:
             self._plain = {""}

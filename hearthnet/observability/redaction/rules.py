@@ -331,7 +331,7 @@ def _spans(text: str) -> list[Span]:
         found += _places(text, value)
     for pattern in active.patterns:
         found += (match.span(1 if pattern.groups else 0) for match in pattern.finditer(text))
-    return sorted(span for span in found if 0 <= span[0] < span[1] and text[span[0] : span[1]] != REDACTED)
+    return sorted(span for span in found if span[0] < span[1] and text[span[0] : span[1]] != REDACTED)
 
 
 def _again(text: str, spans: list[Span]) -> list[Span]:
@@ -380,9 +380,9 @@ def _secret_of(text: str, match: re.Match[str]) -> Span | None:
         return match.span("basic") if is_basic(match["basic"]) else None
     start = match.start(group) - 1  # a first letter was matched before the group
     name = text[start : match.end()]
-    kind = kind_of(name) if group == "option" else PLAIN
-    flag = flag_value(text, start) if kind == PLAIN or not text.startswith("-", start - 2) else None
-    if kind == PLAIN or flag is not None:  # a value glued to its flag may look like an option
+    kind = kind_of(name)
+    flag = flag_value(text, start) if not kind or not text.startswith("-", start - 2) else None
+    if not kind or flag is not None:  # a value glued to its flag may look like an option
         return flag
     span = option_value(text, name, match.end())
     return span if span is None or is_meant(kind, text[slice(*span)]) else None
@@ -501,7 +501,7 @@ def compile_shapes(registered: Collection[str]) -> Shapes:
     pivots = _choose_pivots(wanted)
     branches: list[str] = []
     for spelling in wanted:
-        at = min((spelling.index(pivot) for pivot in pivots if pivot in spelling), default=0)
+        at = min(spelling.index(pivot) for pivot in pivots if pivot in spelling)
         head, pivot, tail = spelling[:at], spelling[at], spelling[at + 1 :]
         behind = f"(?<={re.escape(head + pivot)})" if head else ""
         branches.append(f"{re.escape(pivot)}{behind}(?P<value_{len(branches)}_{at}>{re.escape(tail)})")
@@ -515,10 +515,8 @@ def compile_shapes(registered: Collection[str]) -> Shapes:
 
 def _choose_pivots(wanted: list[str]) -> str:
     """Returns few and rare characters such that each spelling has one: greedily, the most useful first."""
-    pivots = ""
+    pivots = _FIRST
     waiting = [spelling for spelling in wanted if not set(spelling) & set(_FIRST)]
-    if len(waiting) < len(wanted):
-        pivots = _FIRST
     while waiting:
         candidates = {char for spelling in waiting for char in spelling}
         best = max(candidates, key=lambda char: (sum(char in item for item in waiting), -_RARITY.get(char, _ORDINARY)))
@@ -541,16 +539,16 @@ def spellings(value: str | bytes) -> set[str]:
         raw = value.encode("utf-8", "surrogatepass")
         found |= {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
         found |= {quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="").lower()}
-    for shift in range(3):  # it may be anywhere in the encoded text, as in `user:password`
-        found |= _base64_cores(raw, shift)
+    for shift, start in enumerate((0, 2, 3)):  # it may be anywhere in the encoded text, as in `user:password`
+        found |= _base64_cores(raw, shift, start)
     return {spelling for spelling in found if len(spelling) >= MIN_SECRET_CHARS}
 
 
-def _base64_cores(raw: bytes, shift: int) -> set[str]:
-    """Returns the characters of the base64 text that depend only on the secret."""
+def _base64_cores(raw: bytes, shift: int, start: int) -> set[str]:
+    """Returns the characters of the base64 text that depend only on the secret, behind `shift` other bytes."""
     import base64
 
     encoded = base64.b64encode(b"\0" * shift + raw).decode("ascii")
     bits = 8 * (shift + len(raw))
-    core = encoded[-(-8 * shift // 6) : bits // 6]
+    core = encoded[start : bits // 6]
     return {core, core.replace("+", "-").replace("/", "_")}

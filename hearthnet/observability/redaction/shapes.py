@@ -210,7 +210,7 @@ def _behind(prefixes: Iterable[str], more: str) -> str:
     """Returns an expression that looks back for one of these, all of one width at once, and `more` behind it."""
     widths: dict[tuple[bool, int], list[str]] = defaultdict(list)
     for prefix in prefixes:
-        is_bounded = len(prefix) <= _MAX_WORD_CHARS and prefix[0].isalnum()
+        is_bounded = len(prefix) <= _MAX_WORD_CHARS
         widths[is_bounded, len(prefix)].append(re.escape(prefix))
     return "(?:{})".format(
         "|".join(

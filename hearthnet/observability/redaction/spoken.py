@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from hearthnet.observability.redaction.names import PLAIN, SECRET, could_be_secret, is_made, looks_random, words_of
+from hearthnet.observability.redaction.names import SECRET, could_be_secret, is_made, looks_random, words_of
 from hearthnet.observability.redaction.values import ALONE, with_owner
 
 if TYPE_CHECKING:
@@ -55,13 +55,14 @@ def spoken_at(text: str, start: int, kind_of: Callable[[str], int]) -> Span | No
         return None
     name = before[1]
     kind = kind_of(with_owner(head[: before.end(1)], name) if name in ALONE else name)
-    if kind == PLAIN:
+    if not kind:
         return None
-    if len(words_of(name)) > 1 and (is_made(run[0]) or (_NO_SYMBOL.match(run[0]) is None and could_be_secret(run[0]))):
+    is_variable = len(words_of(name)) > 1
+    if is_variable and (is_made(run[0]) or (_NO_SYMBOL.match(run[0]) is None and could_be_secret(run[0]))):
         return run.span()
     if value is None:
         return None
-    if len(words_of(name)) == 1:
+    if not is_variable:
         return value.span() if looks_random(value[0]) else None
     return value.span() if could_be_secret(value[0]) or _is_number(name, kind, value[0]) else None
 

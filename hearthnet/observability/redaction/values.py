@@ -187,7 +187,7 @@ def named(text: str, kind_of: Callable[[str], int], parts: int) -> Iterator[Span
 def _in_urls(text: str) -> Iterator[Span]:
     yield from (match.span(1) for match in _ORACLE.finditer(text))
     for match in _USERINFO.finditer(text):
-        yield match.span(match.lastindex or 0)
+        yield match.span(3 if match[3] else 2)
         if match[1] and (match[2] == "x-oauth-basic" or _TOKEN_AS_USER.fullmatch(match[1]) is not None):
             yield match.span(1)
 
@@ -197,8 +197,8 @@ def _paired(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
         covered = 0
         for match in pair.finditer(text):
             kind = kind_of(match[2]) if match.start() >= covered else PLAIN
-            key = Key(match[2], "(", True, ":", match.end() - 1)
-            span = value_of(text, key, match.end()) if kind != PLAIN else None
+            key = Key(match[2], "(", True, ":", match.end())
+            span = value_of(text, key, match.end()) if kind else None
             if span is None:
                 continue
             covered = span[1]  # covered text is not searched again: the time stays linear
@@ -224,7 +224,7 @@ def _keyed(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
                 span = _value_if_meant(text, _key(head, bare, name, separator, at), kind) if is_value else None
                 if span is not None:
                     yield span
-                    end = max(end, span[1])  # covered text is not searched again: the time stays linear
+                    end = span[1]  # covered text is not searched again: the time stays linear
             at = text.find(separator, end)
 
 
@@ -263,7 +263,7 @@ def with_owner(before: str, name: str) -> str:
     """Returns a name that is a word by itself with the word before it: `stripe key`."""
     owner = _OWNER.search(before, 0, len(before) - len(name))
     is_none = owner is None or owner[1].lower() in _NO_OWNERS or _VERB.fullmatch(owner[1]) is not None
-    return name if owner is None or is_none else f"{owner[1]} {name}"
+    return name if owner is None or is_none else owner[0] + name
 
 
 def _elements(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
@@ -272,10 +272,10 @@ def _elements(text: str, kind_of: Callable[[str], int]) -> Iterator[Span]:
         if name in _VALUE_NAMES:
             before = _NAME_ELEMENT.search(text[max(0, match.start() - _MAX_BEFORE_CHARS) : match.start()])
             name = before[1] if before is not None else ""
-        content = match[2].rstrip().removesuffix("]]")
-        if name and kind_of(name) != PLAIN and not _is_harmless(content):
+        content, kind = match[2].rstrip().removesuffix("]]"), kind_of(name)
+        if kind and not _is_harmless(content):
             span = _unless_redacted(text, match.start(2), match.start(2) + len(content))
-            if span is not None and is_meant(kind_of(name), text[slice(*span)]):
+            if span is not None and is_meant(kind, text[slice(*span)]):
                 yield span
 
 
@@ -329,7 +329,7 @@ def _is_name(text: str, key: Key, start: int) -> bool:
 
 
 def _quoted(text: str, key: Key, start: int, closer: str) -> Span | None:
-    if len(closer) == 1:
+    if closer in _QUOTED:
         match = _QUOTED[closer].match(text, start, key.limit)
         end = match.end() if match is not None else start
     else:  # quotes inside a quoted text: they end with the same number of backslashes
@@ -393,15 +393,15 @@ def _bare(text: str, key: Key, start: int) -> Span | None:
 
 
 def _end_of_item(text: str, end: int, quote: str) -> int:
-    """Returns the end of a quoted `'NAME=two words'`; `end` itself where other names follow in the same quotes."""
+    """Returns the end of a quoted `'NAME=two words'`; `end` or less where other names follow in the quotes."""
     closing = text.find(quote, end, end + _MAX_LINE_CHARS)
-    rest = text[end:closing] if closing >= 0 else "="
+    rest = text[end:closing]
     return end if "=" in rest or "\n" in rest else closing
 
 
 def _end_of_made(text: str, start: int, end: int) -> int:
     """Returns the end of a variable's value of letters and signs at random, which quotes and commas are among."""
-    match = _UNBROKEN.match(text, start, start + _MAX_OPEN_CHARS)
+    match = _UNBROKEN.match(text, start)
     return end if match is None or not is_made(match[0]) else max(end, match.end())
 
 
@@ -434,7 +434,7 @@ def _is_source_line(text: str, at: int) -> bool:
     """Returns whether this is in a source line of a traceback."""
     begin = text.rfind("\n", max(0, at - _MAX_LINE_CHARS), at) + 1
     frame = text.rfind('File "', max(0, begin - _MAX_FRAME_CHARS), begin)
-    if begin == 0 or frame < 0:
+    if frame < 0:
         return False
     line = text[begin:at]
     # Deeper than its frame: the text of an error in an exception group is indented as well, behind bars.

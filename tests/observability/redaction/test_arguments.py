@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -134,6 +135,90 @@ def test_list_within_a_list_is_searched_once():
 
     assert list(listed("['a', '-b', 'c'] and ['d', '-e', 'f', 'g", spans_of, lambda _: None)) == []
     assert seen == ["a -b c", "d -e f"]
+
+
+def without(*items: object) -> list[object]:
+    """The items without the places where their line has the secret."""
+    return without_secrets(items, lambda line: [match.span() for match in re.finditer(SECRET, line)])
+
+
+def test_secret_of_an_item_is_replaced_where_it_is():
+    """At its beginning, its end, in the middle; but of a text of its own, which is searched by itself."""
+    assert without(SECRET, "a", "b") == [REDACTED, "a", "b"]
+    assert without("a", f"x{SECRET}y", "b") == ["a", f"x{REDACTED}y", "b"]
+    assert without(1, None, b"x" + SECRET.encode()) == [1, None, f"x{REDACTED}"]
+    for text in (f"x {SECRET}", f"{SECRET} y", f"x {SECRET} y"):
+        assert without(SECRET, text, SECRET) == [REDACTED, text, REDACTED]
+    assert without_secrets(["a", "b", "x yz"], lambda _: [(5, 8)]) == ["a", "b", "x yz"]
+    assert without_secrets(["a", "b", "xy z"], lambda _: [(4, 8)]) == ["a", "b", REDACTED]
+    assert without_secrets(["a", "bb", "cc"], lambda _: [(3, 4), (2, 3)]) == ["a", REDACTED, "cc"]
+    assert without_secrets(["a", "bb", "cc"], lambda _: [(2, 7)]) == ["a", REDACTED, "cc"]
+    assert without_secrets(["a", "bb", "cc"], lambda _: [(1, 3)]) == ["a", "bb", "cc"]
+
+
+def test_items_are_searched_up_to_a_bound():
+    """Three or more of them, the first 64; of a long secret nothing is left behind it, of a short one the rest is."""
+    assert without(1, SECRET) == [1, SECRET]
+    assert without(*"a" * 63, SECRET)[-1] == REDACTED
+    assert without(*"a" * 64, SECRET)[-1] == SECRET
+    for length, rest in ((99, "tail"), (100, "")):
+        assert (
+            without_secrets(["a", "b", "k" * length + "tail"], lambda _, n=length: [(4, 4 + n)])[2] == REDACTED + rest
+        )
+    middle = "x" * 60 + SECRET + "tail"
+    assert without("a", "b", middle)[2] == middle.replace(SECRET, REDACTED)
+
+
+def test_list_that_was_passed_is_not_changed():
+    """It is the program's."""
+    items = ["a", "b", SECRET]
+
+    assert without_secrets(items, lambda line: [(4, len(line))]) == ["a", "b", REDACTED]
+    assert items == ["a", "b", SECRET]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("['a', '-b', 'c']", ["a -b c"]), ("('a', '-b', 'c')", ["a -b c"]), ('["a", "-b", "c"]', ["a -b c"]),
+        ("['a', 'b', 'c']", []), ("['A', 'NAME', 'c']", ["A NAME c"]), ("['sh', 'b', 'c']", ["sh b c"]),
+        ("['/bin/sh', 'b', 'c']", ["/bin/sh b c"]), ("['a', '-b']", []), ("['a', '-b'] ['c', '-d', 'e']", ["c -d e"]),
+        ("('a', '-b', 'c')['d', '-e', 'f']", ["a -b c", "d -e f"]),
+        ("['a', '-b', 'c']['d', '-e', 'f']", ["a -b c", "d -e f"]),
+        ("['a', '-b', 'c'['d', '-e', 'f']", ["a -b c", "d -e f"]),
+        ("""["a", "-b", "['x', '-y', 'z']", "c"]""", ["a -b ['x',_'-y',_'z'] c"]),
+        ("""["a", "-b", "['x', '-y']"] ['d', '-e', 'f']""", ["a -b ['x',_'-y']", "d -e f"]),
+        ("['a', '-b', 7, None, 'c d']", ["a -b _ _ c_d"]), ("x ['a', '-b', 'c'", ["a -b c"]),
+        ("['a', 'b', 'c', '-d']", ["a b c -d"]), ("['a', 'b', 'c'] -d '-e'", []),
+        ("['a', '-b'" + ", 'c'" * 70 + "]", ["a -b" + " c" * 62]),
+        ("['a', 'b'" + ", 'c'" * 800 + ", '-d']", ["a b" + " c" * 62]), ("['a', 'b'" + ", 'c'" * 900 + ", '-d']", []),
+        (f"['a', '-b', '{'x' * 512}', 'd']", [f"a -b {'x' * 512} d"]), (f"['a', '-b', '{'x' * 513}', 'd']", []),
+    ],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_which_lists_of_a_text_are_searched(text, lines):
+    """Those with an option, a name or a command of a few, once, up to a bound."""
+    seen: list[str] = []
+
+    assert list(listed(text, lambda line: seen.append(line) or [], lambda shown: "name" in shown)) == []
+    assert sorted(seen) == sorted(lines)
+
+
+def test_what_a_list_shows_ends_with_it():
+    """Or with the text."""
+    shown: list[str] = []
+    for text in ("['a', 'b', 'c'], NAME", "('a', 'b', 'c'], NAME), x", "x ['a', 'b', 'c"):
+        list(listed(text, lambda _: [], shown.append))
+
+    assert shown == ["'a', 'b', 'c'", "'a', 'b', 'c'], name", "'a', 'b', 'c"]
+
+
+def test_places_of_secrets_in_a_list_that_a_text_shows():
+    """Offsets in the text: also of several."""
+    text = f"ran ['{SECRET}', '-b', 7, 'x{SECRET}'] so"
+    spans = listed(text, lambda line: [match.span() for match in re.finditer(SECRET, line)], lambda _: None)
+
+    assert [text[start:end] for start, end in spans] == [SECRET, SECRET]
 
 
 @pytest.mark.parametrize(

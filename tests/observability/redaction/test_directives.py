@@ -48,6 +48,18 @@ def test_long_texts_are_not_searched():
     assert scrub(text[:MAX_CHARS]) == text[:MAX_CHARS].replace(SECRET, REDACTED)
 
 
+def test_bounds_of_what_is_searched():
+    """Eighteen characters, and 512, with a separator or one of the first words."""
+    assert directed("masterauth S3cretP") == [(11, 18)]
+    assert directed("masterauth S3cret") == []
+    assert directed("a masterauth S3cretPw9x") == []
+    assert directed("a masterauth 'S3cretPw9x'") == [(14, 24)]
+    assert directed("net user bob S3cretPw9x, dapi0123456789abcdef012345") == [(29, 51), (13, 24)]
+    text = f"set: masterauth {SECRET} ".ljust(MAX_CHARS, "x")
+    assert directed(text) == [(16, 26)]
+    assert directed(f"{text}x") == []
+
+
 def test_commands_are_found_at_the_beginning_only():
     """To search all of a text for their everyday words would cost too much; a setting is found anywhere."""
     assert directed(f"ran: net user bob {SECRET}") == []

@@ -5,7 +5,21 @@ from __future__ import annotations
 import pytest
 
 from hearthnet.observability.records.record import bounded, encode_plain
-from hearthnet.observability.redaction.names import LIKELY, OPEN, PLAIN, SECRET, VARIABLE, is_made, looks_random
+from hearthnet.observability.redaction.names import (
+    LIKELY,
+    OPEN,
+    PLAIN,
+    SECRET,
+    VARIABLE,
+    could_be_secret,
+    is_made,
+    is_meant,
+    judge,
+    last_word_is_secret,
+    looks_random,
+    makes_words,
+    quick_look,
+)
 from hearthnet.observability.redaction.rules import REDACTED, is_secret, is_told, kind_of, scrub
 
 RANDOM = ["a1b2c3d4e5f6g7h8i9j0", "9f86d081884c7d659a2feaa0c55ad015", "3f2504e0-4f89-11d3-9a0c-0305e82c3301",
@@ -253,6 +267,101 @@ def test_number_behind_a_name_of_one_word_is_none_of_its_words():
     """`userkey2` is the second of its kind."""
     assert kind_of("OPENAIKEY_2") == VARIABLE
     assert kind_of("userkey2") == LIKELY
+
+
+KINDS = {
+    PLAIN: (
+        "key_2 keys session s3_key x_s3_key dedup_key de_dup_key pub_key pubkey_key mem_cache_key memcache_key"
+        " token_usage per_token per_token_ms tokens max_token_limit first_token_ms password_length length session_id"
+        " sessionId secret_key_length x_2 _2 k my_sort_key"
+    ),
+    SECRET: "token_x x_token_limit user_session_id apikeys connect.sid access.tokens id_tokens idTokens",
+    OPEN: "my_session sig x_sig signature signature_2",
+    LIKELY: "stripe_key_2 s3_x_key cache_store_key publickey keyboard_keys a_keys",
+    VARIABLE: "STRIPE_KEY_2 KEY2_KEY",
+}
+# Of each pair the first is one, and the second, with little less of it, is none.
+BOUNDS = {
+    looks_random: [
+        ("a1b2c3d4e5f6", "a1b2c3d4e5f"), ("abcdefgh1jklmnopqrst", "abcdefgh1jklmnopqrs"),
+        ("a1b2cdefghij", "a1bcdefghijk"), ("abcdefghi1b2", "abcdefghi1bc"),
+        ("abcdefg1-2-3-4-a1b", "abcdefg-1-2-3-4"),
+        ("a1" * 128 + " ", "a1" * 127 + "a "), ("a1b2c3d4-----------", "1a23456-abcdefg-8901"),
+        (b"12345678", b"1234567"),
+    ],
+    could_be_secret: [
+        ("123456789012345678901", "12345678901234567890"), ("'a1b2c3d4'", "'a1b2c3d'"), ("rcXiQiiu", "rcXiQii"),
+        ("bcdfghjk", "bcdfghj"), ("bcdfghjk", "theother"), ("ab1-cd2-ef3", "ab1-cd2-ef"), ("ab1-cd2-ef3", "a1-b2-c3"),
+        ("ab-12-cd#e", "Ab3#"), ("Ab3#Ab3#", "Ab3#Ab3"), ("a1b2c3d4", "a b1c2d3e4"), ("AAAAbb==", "AAAbbb="),
+        ("8ABCDEFGHJKMNPQRSTVWXYZ012", "7ABCDEFGHJKMNPQRSTVWXYZ012"), (b"12345678", b"1234567"),
+        ("aa" + "b" * 260, "the" * 90), ("xqz-jvkwqxz-", "xqz-jvk-wqx"), ("xqz-jvkwqxz-qxz", "the-otherof-all"),
+        ("xqzj-kwqxzvq", "xqzj-kwqxzv"), ("ab12-cd34-ef56-gh78", "abc1-abc2"), ("xqzj-kwqxzvq", "the-the-the-the"),
+        ("xqzj-kwqxzvq", "there-there-there-there-there-there-bcdfghjk"), ("xqzj-kwqxzvq", "xqzjvkwqxzv.pem"),
+        ("Theother1", "theother1"),
+    ],
+    is_made: [
+        ("aaA0bbBB", "aaA0bbbb"), ("aA0#aA0#", "aA0#aA0"), ("aA0-aA0a", "aA0:aA0a"), ("a1!bcdefghij", "a1!bcdefghi"),
+        ("aB#cD#eF#gHi", "aB#cD#eF#gH"), ("aB#cD#eF#gHi", "aB#cD#eFfgHi"), ("aaB-bB-c.Dd-", "aab-bb-c.dd-"),
+        ("ab12!~xYz", "abABab12"), ("a~A~0~a~", "a~A~a~a~"),
+        ("abcdefg!hijk1", "abcdefghijkl1"), ("aA#bB#cC#dD#", "aaa##bbb#ccc"), ("aB#cD#eF#gHij", "aB#cD#eFggHij"),
+        ("aA0#aA0#a", "aA#aA#aA#"), ("aB1BaBaB", "aBaBaBaB"),
+    ],
+    makes_words: [
+        ("getUserName", "GoToIt"), ("getUserByIt", "aBcDeF"), ("abAbab", "aBcD"), ("getUserToA", "getUseToA"),
+        ("getUserNamesOf", "getUserNameOf"),
+        ("thththqx", "ththqxqx"), ("ththqxq", "ththqxqx"), ("thethethexqx", "thethexqxqxq"), ("theother", "bcdfghjk"),
+        ("bananarama", "aabbhhjj"), ("thththqx", "ththtqxq"), ("thethethethxqx", "thethethexqxq"),
+        ("getUserToA", "getUserToAll"), ("thethethexqx", "thethetexqxq"),
+    ],
+    lambda value: is_meant(VARIABLE, value): [
+        ("123456789012345", "12345678901234"), ("150000000000000000", "1500000000000000"),
+        ("1400000000000000", "1600000000000000"), ("202691300814221", "202611300814221"),
+        ("thing-API", "the-API"), ("aaaa-BBB", "aaaa-bbb"), ("thing-API", "/thing/API/x"), ("thing-API", "(thing-API)"),
+        ("thing-API", "thing(API)x"), (b"12345678", b"1234567"),
+    ],
+    last_word_is_secret: [("x_token", "token_x"), ("x_key", "key_x"), ("apiKey", "apiKeys2")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_names(kind):
+    """By words and pairs of words, by the last one, by the one before it, and by case."""
+    assert {name: judge(name, (), ()) for name in KINDS[kind].split()} == dict.fromkeys(KINDS[kind].split(), kind)
+
+
+def test_own_names_are_secret_within_others():
+    """Where all of their words are there, in order; by themselves they are nothing."""
+    own = ("gate",), ("_gate_code_",)
+
+    assert [judge(name, *own) for name in ("gateCode", "my_gate_code_2", "gate", "code_gate", "gate_codes")] == [
+        SECRET, SECRET, PLAIN, PLAIN, PLAIN,
+    ]  # fmt: skip
+    assert judge("gateCode", (), own[1]) == PLAIN  # the quick look does not see it
+
+
+@pytest.mark.parametrize("judged", BOUNDS, ids=lambda judged: judged.__name__)
+def test_bounds_of_values(judged):
+    """Lengths, changes, symbols, signs between words: a value that has just enough, and one that has not."""
+    for one, other in BOUNDS[judged]:
+        assert judged(one), one
+        assert not judged(other), other
+
+
+def test_value_of_a_plain_name_is_never_meant():
+    """However random it is."""
+    assert not any(is_meant(PLAIN, value) for value in [*RANDOM, *COULD_BE, bytes(32)])
+
+
+def test_quick_look_sees_each_word_by_a_letter_that_is_rare():
+    """It stops at few letters, and passes words with the same ones."""
+    look = quick_look(("gate", "77"))
+    heads = {branch[0] for branch in look.pattern.split("|") if branch[1:4] == "(?:"}
+
+    assert heads <= set("jkbhpcsg7")
+    for text in ("x_key: 1", "a token = 1", "auth=1", "gate 77: 1", "['a', 'b']", "masterauth x"):
+        assert look.search(text), text
+    for text in ("the path: x", "a sign", "its ration = 1", "a rate: 1", "(a, b)", "author", "x_key"):
+        assert look.search(text) is None, text
 
 
 def test_half_of_a_made_password_changes_its_kind_of_character():

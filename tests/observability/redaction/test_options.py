@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import shlex
+import string
 import subprocess
 
 import pytest
 
 from hearthnet.observability.records.record import bounded
-from hearthnet.observability.redaction.rules import scrub
+from hearthnet.observability.redaction.rules import REDACTED, scrub
 
 SECRET = "S3cretPassw0rd!"
 COMMANDS = [
@@ -148,5 +150,49 @@ def test_word_behind_an_option_is_a_value():
 
 def test_option_belongs_to_the_command_before_it():
     """A command far away, in another sentence, makes no secret of it."""
+    assert scrub(f"ran curl {'x ' * 150}-u bob:it") == f"ran curl {'x ' * 150}-u bob:it"
     assert scrub(f"curl {'x ' * 150}-u bob:staff-of-it") == f"curl {'x ' * 150}-u bob:staff-of-it"
     assert scrub(f"curl {'x ' * 50}-u bob:staff-of-it") == f"curl {'x ' * 50}-u bob:[redacted]"
+
+
+@pytest.mark.parametrize(
+    "form", ["sshpass -p {} ssh h", "mysql -p{} db", "curl --user=bob:{} h", "['twine', '-p', '{}']"]
+)
+def test_long_value_of_an_option_is_replaced_to_its_end(form):
+    """What tells that it is one is bounded, what is replaced is not."""
+    value = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=400))
+
+    assert scrub(f"ran {form.format(value)}, then") == f"ran {form.format(REDACTED)}, then"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("echo bob:S3cretPw" + " " * 90 + "| chpasswd", f"echo bob:{REDACTED}{' ' * 90}| chpasswd"),
+        ("echo bob:S3cretPw" + " " * 250 + "| chpasswd", None),
+        ("echo bob:S3cretPw | chpasswd", f"echo bob:{REDACTED} | chpasswd"),
+        ("x" * 230 + " echo bob:S3cretPw | chpasswd", f"{'x' * 230} echo bob:{REDACTED} | chpasswd"),
+        ("curl -u bob: h", None),
+        ("curl -u bob:[redacted] h", None),
+        ("curl --user bob:S3cretPw h", f"curl --user bob:{REDACTED} h"),
+        ("curl --user=bob:S3cretPw h", f"curl --user=bob:{REDACTED} h"),
+        ("mysql -p=S3cretPw h", f"mysql -p{REDACTED} h"),
+        ("mysql -p S3cretPw h", None),
+        ("sshpass -p=S3cretPw h", f"sshpass -p={REDACTED} h"),
+        ("sshpass -pS3cretPw h", f"sshpass -p{REDACTED} h"),
+        ("podman --creds=bob:S3cretPw h", f"podman --creds=bob:{REDACTED} h"),
+        ("podman --creds bob,S3cretPw h", f"podman --creds bob,{REDACTED} h"),
+        ("net -U bob%S3cretPw h", f"net -U bob%{REDACTED} h"),
+        ("sshpass '{-p=two words' ssh", f"sshpass '{{-p={REDACTED} words' ssh"),
+        ("sshpass -p 'short' ssh", f"sshpass -p '{REDACTED}' ssh"),
+        (f"curl -u {'x' * 300}:S3cretPw h", None),
+        ("plink -pw S3cretPw h", f"plink -pw {REDACTED} h"),
+        ("redis-cli --pass S3cretPw h", f"redis-cli --pass {REDACTED} h"),
+        ("rar a -hpS3cretPw x", f"rar a -hp{REDACTED} x"),
+        ("tool --api-token --verbose", None),
+        ("tool --api-token -S3cretPassword1x", f"tool --api-token {REDACTED}"),
+    ],
+)
+def test_option_ends_where_its_value_begins(text, cleaned):
+    """At once, behind a sign, a blank or an item's end; far from its command, or without a value, it has none."""
+    assert scrub(f"ran {text}") == f"ran {cleaned or text}"

@@ -37,6 +37,35 @@ def test_parts_that_may_find_something(text, parts):
     assert look.parts_of(f"{FILLER}{text}") == parts
 
 
+@pytest.mark.parametrize(
+    ("text", "parts", "names"),
+    [
+        ("x" * 39 + "=1", 0, ["x" * 39]), ("x" * 40 + "=1", KEYED, []), ("token" + " " * 20 + "=1", KEYED, ["token"]),
+        ("token" + " " * 21 + "=1", KEYED, []), ("x" + " " * 20 + "=1", 0, ["x"]), ("x" + " " * 21 + "=1", KEYED, []),
+        ("a.b=1", 0, ["a.b"]), ("123=1", 0, []), ("12x=1", 0, ["12x"]), ("-1=2", 0, []), ("1.5:x", 0, []),
+        (r"\nname=1", 0, ["nname", "name"]), (r"\xame=1", 0, ["xame"]), (r"\name=1", 0, ["name", "ame"]),
+        (r"\n=1", 0, ["n", ""]), (r"\ntoken=1", KEYED, ["ntoken", "token"]), (r"\xtoken=1", 0, ["xtoken"]),
+        (r"\n" + "x" * 37 + "=1", 0, ["n" + "x" * 37, "x" * 37]), (r"\n" + "x" * 39 + "=1", KEYED, []),
+        ("TOKEN=1", KEYED, ["TOKEN"]), ("NAME=1", 0, ["NAME"]), ("]=1", 0, []),
+        ('"]=1', 0, []), ("a]=1", 0, ["a"]), ("=1", 0, []), ("==1", 0, []), (" =1", 0, []),
+        ("_=1", 0, ["_"]), ("str=1", KEYED, []), ("key=1", KEYED, []), ("x.=1", 0, ["x"]), ('x\\"=1', 0, ["x"]),
+        ("a=1, b: 2", 0, ["b", "a"]), ("a: 1, token=2", KEYED, ["a", "token"]), ("token: 1, a=2", KEYED, ["token"]),
+        ("</a", ELEMENTS, []), ("<a", 0, []), ("a</", ELEMENTS, []), ("http://u@h", IN_URL, ["http"]),
+        ("http://h", 0, ["http"]),
+        ("oracle:u@h", IN_URL, ["oracle"]), ("oracle:u", 0, ["oracle"]), ("('a' 'b')", 0, []), ("[a, b]", 0, []),
+        ("('a', 'b'", PAIRED, []), ('["a", "b"', PAIRED, []), ("['a', 'b'] </ x=1", PAIRED | ELEMENTS, ["x"]),
+    ],
+    ids=lambda value: str(value)[:24],
+)  # fmt: skip
+def test_names_before_a_separator_are_judged(text, parts, names):
+    """Bare, as a close search would take them; what is too long, or too far away, is for that search."""
+    judged: list[str] = []
+    look = Look(lambda name: judged.append(name) or kind_of(name))
+
+    assert look.parts_of(text) == parts
+    assert judged == names
+
+
 def test_names_are_judged_once():
     """A name that is plain is remembered; one of a secret is not, for its text is searched anyway."""
     judged = []
@@ -52,16 +81,20 @@ def test_names_are_judged_once():
 
     assert "other" in judged
     assert len(judged) == first
+    assert look.parts_of(f"{FILLER}other=1, another=2") == 0
+    assert judged[first:] == ["another"]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
     """Texts with ever other names fill nothing."""
     monkeypatch.setattr(quick, "MAX_PLAIN", 8)
     look = Look(kind_of)
+    sizes = set()
     for number in range(100):
-        look.parts_of(f"{FILLER}name{number}x=1")
+        look.parts_of(f"name{number}x=1")
+        sizes.add(len(look._plain))
 
-    assert len(look._plain) <= 8
+    assert sizes == set(range(2, 9))
 
 
 def test_search_needs_the_parts_that_it_was_told():

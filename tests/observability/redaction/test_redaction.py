@@ -484,4 +484,5 @@ def test_everything_is_compiled_where_logging_is_configured():
     install_sinks(SimpleNamespace(log_level="info", log_dir=None, keep_debug_of_failures=False))
     assert redaction.active.shapes is not None
     assert redaction.active.look is not redaction._look_first
+    assert redaction.active.search_words is not redaction._search_words_first
     assert redaction.active.look("moon-phase: new") is not None

@@ -20,8 +20,8 @@ from hearthnet.observability import doctor, get_logger, telemetry, trace
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.logs.messages import find
 from hearthnet.observability.records.record import clean_text
-from hearthnet.observability.redaction.rules import REDACTED
-from hearthnet.observability.redaction.told import MAX_TOLD, Told, tell
+from hearthnet.observability.redaction.rules import REDACTED, scrub
+from hearthnet.observability.redaction.told import MAX_TOLD, Known, Told, known_here, tell, told_throughout
 from hearthnet.observability.runtime import runtime
 
 S = "q7Zk2VbX9mT4wLr8sD1fGh3J"
@@ -211,6 +211,52 @@ def test_what_is_told_is_bounded():
 
     assert len(told) == MAX_TOLD
     assert VALUE not in told
+
+
+def test_bounds_of_what_is_told():
+    """Eight to 512 characters, four of them different, with letters and digits, no path; of two words the last, too."""
+    one, other = "abc1" * 2, "abc1" * 128
+    for value in (one, other, "a1b2c3d4", "/a1+b2/c3=d4"):
+        with Told() as told:
+            tell(value, value)
+        assert told == [value]
+    for value in (one[:7], f"{other}a", "ab1ab1ab", "abcdefgh", "12345678", "/a1/b2/c3", f"a1b2{REDACTED}"):
+        with Told() as told:
+            tell(value)
+        assert told == []
+    with Told() as told:
+        tell(f"Bearer {VALUE}", "x y1b2c3d4e")
+    assert told == [f"Bearer {VALUE}", VALUE, "x y1b2c3d4e", "y1b2c3d4e"]
+
+
+def test_what_is_known_within_ends_with_it():
+    """The inner secrets are known besides the outer ones, and then no more; so is what is told."""
+    with Known(["a1b2c3d4"]), Told() as outer:
+        with Known(["e5f6g7h8"]), Told() as inner:
+            assert known_here() == ("a1b2c3d4", "e5f6g7h8")
+            tell("i9j0k1l2")
+        tell("m3n4o5p6")
+        assert known_here() == ("a1b2c3d4",)
+    tell("q7r8s9t0")
+
+    assert (outer, inner, known_here()) == (["m3n4o5p6"], ["i9j0k1l2"], ())
+
+
+def test_record_is_made_again_if_it_tells_more():
+    """With what was known from the start, and what it has told; else once."""
+    made: list[str] = []
+
+    def make(text: str) -> str:
+        made.append(scrub(text))
+        return made[-1]
+
+    known_before = ["an-0ther-one"]
+    told, plain = f"password={VALUE}, an-0ther-one", "a harmless text"
+    last, known_then = told_throughout(lambda: make(told), known_before)
+    assert (last, set(known_then)) == (f"password={REDACTED}, {REDACTED}", {"an-0ther-one", VALUE})
+    assert told_throughout(lambda: make(plain), known_before) == (plain, ("an-0ther-one",))
+    assert told_throughout(lambda: make(plain)) == (plain, ())
+    assert len(made) == 4
 
 
 @pytest.mark.parametrize("value", ["tiger12345", "u00e9tiger1", "n1234abcd56", 'quo"ted-1234', "back\\slash-12"])

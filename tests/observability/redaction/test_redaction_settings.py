@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import string
+import sys
 
 import pytest
 
@@ -102,6 +104,39 @@ def test_wrong_settings_are_refused(write, setting, field, said):
 def test_harmless_patterns_are_accepted(write, pattern):
     """Possessive repeats, and what merely looks like a repeat of a repeat."""
     assert load(write(f"[observability]\nredact_patterns = ['{pattern}']")).observability.redact_patterns == (pattern,)
+
+
+@pytest.mark.parametrize("start", ["", "x"])
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("(a+)(b+)", ""), ("(a+){2}b", ""), ("(a)+(b)+", ""), ("((ab)c)+x", ""), ("(a?+)+b", ""), ("(a{2,3}+)+b", ""),
+        ("(a|b?)+c", ""), ("(a{2})+c", ""), ("[]a+]+b", ""), ("[^]a+]+b", ""), ("((x+))y+", ""), ("((x+)y)z", ""),
+        ("a" * 511, ""), ("a" * 513, "512 characters"), ("a{99999999999}", "too large"), ("a)", "unbalanced"),
+        ("(a+b){2,}x", "repeat"), ("(?:(a+)b)+c", "repeat"), ("((a)+)+x", "repeat"), ("(a{,2})+c", "repeat"),
+        (r"(\(a+)+b", "repeat"), ("x(a+y)*", "repeat"), ("b+(x+(?:y)z)+q", "repeat"), ("(?=a+)+b", "repeat"),
+        ("(a+(b)*c)*d", "repeat"), ("(a(b)*c)*d", "repeat"), ("(a*b)+c", "repeat"),
+    ],
+    ids=lambda value: value[:20],
+)  # fmt: skip
+def test_pattern_is_checked(start, pattern, said):
+    """Its length, what it repeats, at any depth, and whether it is one."""
+    if not said:
+        assert redaction.check_pattern(start + pattern) == start + pattern
+        return
+    with pytest.raises(ValueError, match=said):
+        redaction.check_pattern(start + pattern)
+
+
+def test_pattern_that_nests_too_deep_is_refused():
+    """Where the stack is deep already."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 150)
+    try:
+        with pytest.raises(ValueError, match="no regular expression"):
+            redaction.check_pattern("(" * 255 + "a" + ")" * 255)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_key_of_the_node_is_secret():

@@ -12,7 +12,9 @@ from uuid import UUID
 import pytest
 from support.longer import few
 
+from hearthnet.observability.redaction import vendors
 from hearthnet.observability.redaction.rules import REDACTED, scrub
+from hearthnet.observability.redaction.shapes import BRANCHES
 from hearthnet.observability.redaction.vendors import MARKS, VENDORS, marked_at, token_at
 
 HEX, LOWER, UPPER = "0123456789abcdef", string.digits + string.ascii_lowercase, string.digits + string.ascii_uppercase
@@ -137,14 +139,15 @@ WEBHOOKS = [
     "https://outlook.office.com/webhook/{0}-{0}",
     "https://x.tines.com/webhook/{0}{0}/{0}{0}",
 ]
-# By length, prefixes of tokens that must be whole, and how many characters are before a mark: as their vendors publish.
+# How many characters tokens have that must be whole, by prefix, and how many are before a mark: as vendors publish.
 WHOLE = {
-    16: "LTAI AKIA ASIA ABIA ACCA secret_", 17: "A3T", 22: "EAAA", 24: "ATBB s. act_", 26: "da2- API-", 31: "A3-",
-    32: "pri_ web_ odt_ API_KEY fc- glc_ pk. key- pubkey- NF- SK", 35: "AIza AQVN",
-    36: "access-sandbox- access-development- access-production-", 38: "4b1d YC", 40: "AGE-PLUGIN- ZXlK ptr_",
-    41: "hawk. VF.", 44: "b_", 45: "api_", 48: "tk-us-", 50: "AK1 AQ.", 53: "sk. tk.", 54: "EZAK EZTK", 55: "KEY y0_",
-    59: "cmVmd", 60: "jina_", 64: "slk_", 68: "pat. sat.", 69: "AKCp",
-    80: "3MVG9 5AEP861 xai- AAAAAAAAAAAAAAAAAAAAAA", 90: "t1.", 100: "EAAC EAAM na1. eu1.", 130: "sl.",
+    17: "A3T", 22: "EAAA", 24: "ATBB s. act_", 26: "da2- API-", 27: "live_ test_", 31: "A3-",
+    32: "pri_ web_ odt_ API_KEY fc- glc_ pk. key- pubkey- NF- SK", 35: "AIza AQVN live_ test_",
+    36: "access-sandbox- access-development- access-production- npm_ sk_", 38: "4b1d YC", 39: "live_",
+    40: "AGE-PLUGIN- ZXlK ptr_ live_", 41: "hawk. VF.", 44: "b_", 45: "api_", 48: "tk-us- sk_", 50: "AK1 AQ.",
+    53: "pk. sk. tk.", 54: "EZAK EZTK", 55: "KEY y0_", 59: "cmVmd", 60: "jina_", 64: "slk_", 68: "pat. sat.",
+    69: "AKCp", 80: "3MVG9 5AEP861 xai- AAAAAAAAAAAAAAAAAAAAAA", 90: "t1.", 100: "ABSK EAAC EAAM na1. eu1.", 130: "sl.",
+    171: "v1.0-",
 }  # fmt: skip
 MARKED = {
     "APIM": 76, "+ABa": 76, "AzCa": 33, "+ACR": 42, "ACDb": 76, "AZDO": 76, "+AEh": 33, "AzFu": 44, "AIoT": 33,
@@ -293,14 +296,19 @@ def test_token_needs_its_alphabet():
     assert token_at("key-", 4) is None
 
 
-@pytest.mark.parametrize("length", WHOLE)
-def test_token_that_may_be_a_word_must_be_whole(length):
-    """One character less is none."""
-    for prefix in WHOLE[length].split():
-        token = f"{prefix}7{'A' * (length - 1)}"
+def test_token_that_may_be_a_word_must_be_whole():
+    """It has as many characters as its vendor publishes; half of any other is one, too: sixteen, and no fewer."""
+    whole = [(prefix, length) for length, prefixes in WHOLE.items() for prefix in prefixes.split()]
+    rows = [(vendor.prefix, vendor.least) for vendor in VENDORS if vendor.needs != "uuid"]
+    prefixes = [prefix for prefix, _ in rows]
+
+    assert sorted(row for row in rows if row[1] != 16) == sorted(whole)
+    for prefix, least in rows:
+        token = f"{prefix}7{'A' * (least - 1)}"
 
         assert token_at(token, len(prefix)) == (len(prefix), len(token)), prefix
-        assert token_at(token[:-1], len(prefix)) is None, prefix
+        others = sum(map(prefix.endswith, prefixes)) > 1
+        assert others or token_at(token[:-1], len(prefix)) is None, prefix
 
 
 def test_marks_are_behind_as_many_characters_as_published():
@@ -309,12 +317,28 @@ def test_marks_are_behind_as_many_characters_as_published():
 
 
 def test_prefix_of_four_letters_begins_a_word():
-    """`xghp_` is part of a name; a longer prefix may follow other letters."""
+    """`xghp_` is part of a name, as one with a shorter prefix is; a longer prefix may follow other letters."""
     secret = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF3hJ5"
 
     assert scrub(f"sent ghp_{secret}") == f"sent ghp_{REDACTED}"
     assert scrub(f"sent xghp_{secret}") == f"sent xghp_{secret}"
+    assert scrub(f"sent hf_{secret}") == f"sent hf_{REDACTED}"
+    assert scrub(f"sent xhf_{secret}") == f"sent xhf_{secret}"
     assert scrub(f"sent xglsa_{secret}") == f"sent xglsa_{REDACTED}"
+
+
+def test_expressions_of_a_row_are_compiled_once():
+    """Whatever else the program compiles meanwhile."""
+    rows = vendors._characters(VENDORS[0]), vendors._before(MARKS[0])
+    re.purge()
+
+    assert vendors._characters(VENDORS[0]) is rows[0]
+    assert vendors._before(MARKS[0]) is rows[1]
+
+
+def test_each_pivot_has_one_branch():
+    """One that is tried twice costs twice."""
+    assert len({branch[: 1 + branch.startswith("\\")] for branch in BRANCHES}) == len(BRANCHES)
 
 
 def test_dots_near_the_beginning_of_a_token():
