@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import threading
@@ -112,6 +113,9 @@ def test_disk_that_fills_up_while_a_message_is_sent(data, runtime, full):
 
     assert (done.deliveries[0].error, done.folder) == (None, runtime / "hearthnet-doctor")
     assert deliver(data, FAILED, [phone], "fail").deliveries == []
+    (runtime / "hearthnet-doctor").chmod(0o777)
+    full["is_full"] = False
+    assert deliver(data, AWAY, [phone], "fail").folder is None  # no other one can be used
 
 
 @pytest.mark.parametrize("what", ["missing", "a file", "state is a folder"])
@@ -147,7 +151,55 @@ def test_other_folder_is_private(data, runtime, full):
     folder = runtime / "hearthnet-doctor"
 
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert [stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()] == [0o600]
+    (path,) = folder.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.name == f"{hashlib.sha256(bytes(data)).hexdigest()[:16]}.json"  # it is found again after an update
+
+
+@pytest.mark.parametrize(
+    ("owners", "used"),
+    [
+        ((7, 7), "run/hearthnet-doctor"),
+        ((7, None), "run/hearthnet-doctor"),
+        ((None, 7), "unit"),
+        ((8, 7), "unit"),
+        ((0, 7), "unit"),
+        ((8, 8), "memory/hearthnet-doctor-7"),
+        ((0, 0), "memory/hearthnet-doctor-7"),
+        ((None, None), "memory/hearthnet-doctor-7"),
+    ],
+)
+def test_first_folder_of_this_user_is_used(data, runtime, full, tmp_path, monkeypatch, owners, used):
+    """Its runtime folder, that of the unit, or one in memory: those of users with a lower or higher number are not."""
+    for name in ("run/hearthnet-doctor", "unit", "memory"):
+        (tmp_path / name).mkdir(mode=0o700)
+    owned = dict(zip((runtime, tmp_path / "unit"), owners, strict=True))
+    monkeypatch.setattr(os, "geteuid", lambda: 7)
+    monkeypatch.setattr(module, "owner_of", owned.get)
+    monkeypatch.setattr(module, "exact_folder", lambda path: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+
+    assert deliver(data, FAILED, [Phone()], "fail").folder == tmp_path / used
+
+
+@pytest.mark.parametrize("variable", ["", "run"])
+def test_runtime_folder_without_a_path_from_the_root_is_none(data, runtime, full, tmp_path, monkeypatch, variable):
+    """It would be another one for each directory that a doctor is started in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", variable)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    assert deliver(data, FAILED, [Phone()], "fail").folder == tmp_path / f"hearthnet-doctor-{os.geteuid()}"
+
+
+def test_other_folder_is_not_made_before_it_is_needed(data, runtime):
+    """Nor is anything left in one that another node has made."""
+    deliver(data, FAILED, [Phone()], "fail")
+    assert list(runtime.iterdir()) == []
+    (runtime / "hearthnet-doctor").mkdir(mode=0o700)
+    (runtime / "hearthnet-doctor" / "another.json").touch()
+
+    assert deliver(data, WELL, [Phone()], "fail").error is None
+    assert [path.name for path in (runtime / "hearthnet-doctor").iterdir()] == ["another.json"]
 
 
 @pytest.mark.parametrize("trap", ["link", "open to others", "a file"])
@@ -263,6 +315,10 @@ def test_doctor_that_waits_too_long_tells_nothing(data, runtime, monkeypatch, is
         deliver(data, FAILED, [phone], "fail")
 
     assert phone.got == []
+    with files.locked_folder(held, 1.0):  # the one that gave up holds nothing
+        pass
+    deliver(data, FAILED, [phone], "fail")
+    assert phone.got == ["disk_space fails"]
 
 
 def test_what_was_told_while_the_folder_was_away_is_known_when_it_is_back(data, runtime):
