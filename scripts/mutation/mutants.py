@@ -107,7 +107,8 @@ def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Returns the parts of a module that stay as they are, since no test need notice a change there.
 
     These are annotations, which nothing reads; sizes (`Final` numbers), which are a choice; `assert`, which tells the
-    type checker what is the case; the text of warnings about what failed, and what only type checkers run.
+    type checker what is the case; the text of warnings about what failed, and what only type checkers run. The slots of
+    dataclasses save memory, and do nothing else.
     """
     parts: list[ast.AST] = []
     for node in ast.walk(ast.parse(source)):
@@ -120,7 +121,7 @@ def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
                 parts.append(kept)
                 if value and all(isinstance(part, _NUMERIC) for part in ast.walk(value)):
                     parts.append(value)
-            case ast.Assert() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            case ast.Assert() | ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.keyword(arg="slots"):
                 parts.append(node)
             case ast.FunctionDef(decorator_list=[ast.Name(id="overload"), *_]):
                 parts.append(node)

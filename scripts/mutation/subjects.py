@@ -65,6 +65,35 @@ SUBJECTS = {
             "test_logging_others.py",
         ),
     ),
+    "ordinary": Subject(
+        ("logs/ordinary.py",),
+        (
+            "logs/test_ordinary.py",
+            "test_logging.py",
+            "records/test_recorder_wakes.py",
+            "traces/test_trace_same_record.py",
+            "traces/test_trace_whole.py",
+            "process/test_uncaught.py",
+        ),
+    ),
+    "traces": Subject(
+        tuple(
+            f"traces/{name}.py"
+            for name in (
+                "begin",
+                "trace",
+                "span",
+                "bodies",
+                "encoding",
+                "decorator",
+                "generators",
+                "propagation",
+                "traceparent",
+            )
+        ),
+        ("traces", "test_tracing.py", "test_tracing_blocks.py"),
+    ),
+    "ids": Subject(("records/ids.py",), ("records/test_ids.py", "traces/test_traceparent.py", "test_runtime.py")),
     "box": Subject(
         ("records/blackbox.py", "records/box_file.py"),
         (
@@ -126,6 +155,10 @@ SUBJECTS = {
     ),
     "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
+    "notify": Subject(
+        tuple(f"../notify/{name}.py" for name in ("told", "kept", "message", "deliver", "channels")),
+        ("../notify", "../cli/doctor/test_notify.py"),
+    ),
     "redaction": Subject(
         tuple(
             f"redaction/{name}.py"

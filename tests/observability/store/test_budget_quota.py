@@ -135,6 +135,7 @@ async def test_growth_by_a_commit_is_noted_with_it(tmp_path):
     open_database(path, TELEMETRY._replace(reserve_bytes=0)).close()
     writer = Writer(path, Recorder("run", lambda *_: None))
     await writer.open(("run", *RUN))
+    writer.is_gentle = True  # else it looks at the files once more before it returns
     size = path.stat().st_size
     await committed(writer)
     assert path.stat().st_size > size

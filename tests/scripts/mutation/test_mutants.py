@@ -18,6 +18,11 @@ def double(number: int | None = 1) -> int | None:
     assert number > 0
     calls.count = 2
     return 2 * int(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    pass
 '''
 
 
@@ -41,7 +46,8 @@ def test_mutants_are_what_a_slip_would_be():
     assert made["AddNot"] == {"if not number is None:"}
     lines = set().union(*made.values())
     assert "calls.count = 3" in lines or "calls.count = 1" in lines
-    assert not [line for line in lines if "Final" in line or "assert" in line]
+    assert "@dataclass(frozen=False, slots=True)" in lines
+    assert not [line for line in lines if "Final" in line or "assert" in line or "slots=False" in line]
     assert [line for line in lines if "def" in line] == ["def double(number: int | None = 2) -> int | None:"]
 
 
