@@ -37,6 +37,7 @@ SUBJECTS = {
             "records/test_results.py",
             "records/test_record.py",
             "records/test_record_kind.py",
+            "traces/test_trace_whole.py",
             "redaction/test_redaction.py",
             "redaction/test_redaction_careless.py",
         ),
@@ -69,6 +70,7 @@ SUBJECTS = {
         ("logs/ordinary.py",),
         (
             "logs/test_ordinary.py",
+            "logs/test_journal.py",
             "test_logging.py",
             "records/test_recorder_wakes.py",
             "traces/test_trace_same_record.py",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from types import SimpleNamespace
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.log_clock import set_log_clock
 
@@ -105,6 +106,8 @@ def told(records, recorder, folder, *, is_any):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(RECORDS, PLACES)
+@example([(20, "said", {"size": 2**70}, False)], "nowhere")
+@example([(20, "said", {"model": "\ud800"}, False)], "span")
 def test_both_ways_tell_the_same(recorder, tmp_path, records, place):
     """Any records anywhere leave the same lines, rows, frames and counts, whichever way they take."""
     with inside(place):
@@ -289,3 +292,60 @@ def test_record_of_a_trace_beyond_the_budget_of_rows_is_held(taken, recorder, mo
     assert taken[:9] == [True] * 9
     assert taken[9:11] == [False] * 2
     assert [kept[6] for kept in recorder.logs.queue].count("said") == messages.ROWS_A_SECOND + 2
+
+
+@pytest.mark.parametrize("seconds", [1, -1, -1_000])
+def test_clock_that_is_set_says_so_at_once(taken, tmp_path, monkeypatch, seconds):
+    """Forwards or back: no line has the second of the one before."""
+    now = [1_790_000_000_000_000_000]
+    set_log_clock(monkeypatch, lambda: now[0])
+    for _ in range(2):
+        log.info("said")
+    now[0] += seconds * 1_000_000_000 + 7_000_000
+    log.info("said")
+
+    assert taken == [True, True]
+    lines = [line for path in log_paths(tmp_path) for line in path.read_bytes().splitlines() if b'"said"' in line]
+    times = {datetime.fromisoformat(orjson.loads(line)["ts"]).timestamp() for line in lines}
+    assert times == {1_790_000_000.0, 1_790_000_000.007 + seconds}
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["no journal", "journal"])
+@pytest.mark.parametrize("is_talkative", [True, False])
+@pytest.mark.parametrize("is_shedding", [True, False])
+@pytest.mark.parametrize("level", [20, 30])
+def test_line_of_an_ended_trace_goes_where_it_should(monkeypatch, recorder, level, is_shedding, is_talkative, is_alone):
+    """To the file unless that sheds, to a talkative console; that of a notable trace to each, and to the journal."""
+    written, shown, sent = [], [], []
+    file = SimpleNamespace(is_shedding=is_shedding, shed_lines=0, write=lambda *line: written.append(line))
+    console = SimpleNamespace(is_talkative=is_talkative, show=lambda *line: shown.append(line))
+    monkeypatch.setattr(runtime.handler, "file", file)
+    monkeypatch.setattr(runtime.handler, "console", console)
+    journal = None if is_alone else SimpleNamespace(send_text=lambda *said: sent.append(said))
+    monkeypatch.setattr(runtime, "journal", journal)
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_123_456_789)
+    ordinary.write_done(runtime.handler, level, RUN, {"ms": 1.5})
+
+    notable = level == 30
+    assert [orjson.loads(line)["ms"] for line, _ in written] == [1.5] * (notable or not is_shedding)
+    assert {at_s for _, at_s in written} <= {1_790_000_000.123456789}
+    assert file.shed_lines == (is_shedding and not notable)
+    name = "warning" if notable else "info"
+    assert [line[1:] for line in shown] == [("hearthnet.trace", name, notable)] * (notable or is_talkative)
+    assert sent == [(name, "hearthnet.trace", "done", {"ms": 1.5}, RUN)] * (notable and not is_alone)
+    assert runtime.handler.failures == 0
+
+
+@pytest.mark.parametrize("is_talkative", [True, False])
+@pytest.mark.parametrize("level", [20, 30])
+def test_ordinary_record_is_shown_on_a_talkative_console(monkeypatch, taken, recorder, level, is_talkative):
+    """A notable one on any."""
+    shown = []
+    console = SimpleNamespace(is_talkative=is_talkative, show=lambda *line: shown.append(line[1:]))
+    monkeypatch.setattr(runtime.handler, "console", console)
+    for _ in range(2):
+        log.log(level, "said")
+
+    name = "warning" if level == 30 else "info"
+    assert taken == [True]
+    assert shown == [(NAME, name, level == 30)] * (2 if level == 30 or is_talkative else 0)

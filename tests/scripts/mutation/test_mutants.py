@@ -9,6 +9,7 @@ from mutation import mutants
 
 SOURCE = '''"""Doubles."""
 SIZE: Final = 3 * 4
+SIZES: Final = 2 * SIZE
 
 
 def double(number: int | None = 1) -> int | None:
@@ -23,6 +24,12 @@ def double(number: int | None = 1) -> int | None:
 @dataclass(frozen=True, slots=True)
 class Pair:
     pass
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str:
+        """Its name."""
 '''
 
 
@@ -48,6 +55,8 @@ def test_mutants_are_what_a_slip_would_be():
     assert "calls.count = 3" in lines or "calls.count = 1" in lines
     assert "@dataclass(frozen=False, slots=True)" in lines
     assert not [line for line in lines if "Final" in line or "assert" in line or "slots=False" in line]
+    assert "RemoveDecorator" in made
+    assert "@property" in SOURCE
     assert [line for line in lines if "def" in line] == ["def double(number: int | None = 2) -> int | None:"]
 
 
