@@ -48,6 +48,7 @@ SUBJECTS = {
             "records/test_recorder_buffer.py",
             "records/test_recorder_wakes.py",
             "traces/test_trace_whole.py",
+            "logs/test_ordinary.py",
             "store/test_recent.py",
             "store/test_writer.py",
             "test_telemetry_uncommitted.py",
@@ -64,6 +65,7 @@ SUBJECTS = {
             "test_logging_properties.py",
             "test_logging.py",
             "test_logging_others.py",
+            "middleware/test_request_told_once.py",
         ),
     ),
     "ordinary": Subject(
@@ -93,7 +95,14 @@ SUBJECTS = {
                 "traceparent",
             )
         ),
-        ("traces", "test_tracing.py", "test_tracing_blocks.py"),
+        (
+            "traces",
+            "test_tracing.py",
+            "test_tracing_blocks.py",
+            "logs/test_fields.py",
+            "logs/test_fields_calls.py",
+            "logs/test_messages_place.py",
+        ),
     ),
     "ids": Subject(("records/ids.py",), ("records/test_ids.py", "traces/test_traceparent.py", "test_runtime.py")),
     "box": Subject(

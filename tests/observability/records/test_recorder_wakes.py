@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import orjson
 import pytest
 from support.records import a_log, a_trace
 
@@ -11,14 +12,26 @@ from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.recorder import LazyRecorder, Recorder
 
 KINDS = ["traces", "logs"]
+WAYS = [*KINDS, "ordinary traces", "ordinary logs"]  # the last two with fewer calls, for what is encoded already
 
 
-def record(recorder, kind, *, notable=0):
+def record(recorder, way, *, notable=0):
     """Records a trace or a log record."""
-    if kind == "traces":
+    if way == "traces":
         recorder.record_trace(a_trace(0, notable=notable)[3:])
-    else:
+    elif way == "logs":
         recorder.record_log(a_log(0, notable=notable)[3:])
+    elif way == "ordinary logs":
+        number = next(recorder.numbers)
+        recorder.keep_log(a_log(number, notable=notable), b"[%d]" % number)
+    else:
+        recorder.traces.queue.append(a_trace(next(recorder.numbers)))
+        recorder.wake_for_trace()
+
+
+def buffer_of(recorder, way):
+    """Returns the buffer that has these records."""
+    return recorder.traces if "traces" in way else recorder.logs
 
 
 @pytest.fixture
@@ -33,45 +46,57 @@ def recorder(woken):
     return Recorder("run", lambda *flags: woken.append(flags))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_writer_is_woken_for_what_is_notable_at_once(recorder, woken, kind):
+@pytest.mark.parametrize("way", [*KINDS, "ordinary logs"])
+def test_writer_is_woken_for_what_is_notable_at_once(recorder, woken, way):
     """An ordinary record waits for the next interval."""
-    record(recorder, kind)
+    record(recorder, way)
     assert woken == []
-    record(recorder, kind, notable=1)
+    record(recorder, way, notable=1)
     assert woken == [(True, False)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_idle_writer_is_woken_once(recorder, woken, kind):
+@pytest.mark.parametrize("way", WAYS)
+def test_idle_writer_is_woken_once(recorder, woken, way):
     """It then waits for the interval, not for the next record."""
     recorder.is_idle = True
-    record(recorder, kind)
-    record(recorder, kind)
+    record(recorder, way)
+    record(recorder, way)
     assert woken == [(False, False)]
     recorder.is_idle = True
-    record(recorder, kind, notable=1)
+    record(recorder, "logs", notable=1)
     assert woken == [(False, False), (True, False)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_crowd_is_half_of_the_buffer(recorder, woken, kind):
-    """From then on each record wakes the writer, until it has taken them."""
-    half = getattr(recorder, kind).capacity // 2
+@pytest.mark.parametrize("way", WAYS)
+def test_crowd_is_half_of_the_buffer(recorder, woken, way):
+    """From then on each record wakes the writer, until it has taken them; half of them may be in its hands."""
+    buffer = buffer_of(recorder, way)
+    half = buffer.capacity // 2
     for _ in range(half - 1):
-        record(recorder, kind)
+        record(recorder, way)
     assert woken == []
     assert not recorder.is_filling()
-    record(recorder, kind)
-    record(recorder, kind)
+    buffer.take(half // 2)
+    record(recorder, way)
+    record(recorder, way)
     assert woken == [(True, True)] * 2
     assert recorder.is_filling()
 
-    buffer = getattr(recorder, kind)
-    buffer.take(half)
     buffer.confirm()
-    record(recorder, kind)
+    record(recorder, way)
     assert (len(woken), recorder.is_filling()) == (2, False)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_buffer_drops_its_oldest_and_counts_them(recorder, way):
+    """Whichever way records come, and although nothing takes them."""
+    buffer = buffer_of(recorder, way)
+    for _ in range(buffer.capacity + 5):
+        record(recorder, way)
+
+    assert len(buffer) == buffer.capacity
+    assert buffer.take_dropped() == 5
+    assert buffer.snapshot()[0][2] == 6
 
 
 class Box:
@@ -88,6 +113,10 @@ class Box:
     def append_log(self, record):
         """Appends a log record."""
         self.kept.append(("logs", record[2]))
+
+    def append_log_payload(self, payload):
+        """Appends a log record that is encoded already."""
+        self.kept.append(("logs", *orjson.loads(payload)))
 
 
 @pytest.mark.parametrize(("kind", "crowd"), [("traces", 10), ("logs", 5)])
@@ -125,10 +154,11 @@ def test_box_gets_what_waits_and_what_follows(recorder):
     recorder.keep_in(box)
     record(recorder, "logs")
     record(recorder, "traces")
+    record(recorder, "ordinary logs")
 
-    assert box.kept == [("traces", 1), ("traces", 3), ("logs", 2), ("logs", 4), ("traces", 5)]
+    assert box.kept == [("traces", 1), ("traces", 3), ("logs", 2), ("logs", 4), ("traces", 5), ("logs", 6)]
     assert [trace.number for trace in recorder.pending_traces()] == [1, 3, 5]
-    assert [entry.number for entry in recorder.pending_logs()] == [2, 4]
+    assert [entry.number for entry in recorder.pending_logs()] == [2, 4, 6]
     pending = [*recorder.pending_traces(), *recorder.pending_logs()]
     assert {(entry.seq, entry.run_id) for entry in pending} == {(0, "run")}  # the seq is given by the database
 

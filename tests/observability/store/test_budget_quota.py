@@ -101,6 +101,7 @@ def test_rows_fit_into_pages_that_are_free(tmp_path):
     needed = budget.pages_for(100_000)
 
     assert quota.fits(needed, 100_000)
+    assert quota.fits(needed + 1, 100_000)
     assert not quota.fits(needed - 1, 100_000)
 
 
