@@ -79,7 +79,7 @@ class Told:
     Attributes:
         kept: where it is kept.
         known: the checks that are not well.
-        told_s: when a check was last reported within `QUIET_S`, seconds since 1970.
+        told_s: when a check was reported to be well again, within `QUIET_S`; seconds since 1970.
         pending: what waits for each channel.
         seen_s: when a run last had each channel.
         saves: how often the state was written; of two files the one with more is the newer.
@@ -138,7 +138,6 @@ class Told:
         since_s = now_s if known is None else known.event.since_s
         event = _made(name, result["status"], result, since_s, now_s)
         self.known[name] = _Known(event)
-        self.told_s[name] = now_s
         return event
 
     def _well(self, name: str, result: Mapping[str, Any], now_s: float) -> Event | None:
@@ -223,7 +222,7 @@ def _read(content: bytes, kept: Kept) -> Told | None:
 def _known(value: Mapping[str, Any]) -> _Known:
     event = _parsed(value)
     if event.status == "pass":
-        raise ValueError(event)
+        raise ValueError  # it is not known, then
     return _Known(event, _within(value["well_runs"], WELL_RUNS))
 
 
@@ -233,7 +232,7 @@ def _parsed(value: Mapping[str, Any]) -> Event:
     _within(event.at_s, _MAX_S)
     texts = (event.name, event.detail, "" if event.fix is None else event.fix)
     if event.status not in ("pass", *_RANKS) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(event)
+        raise ValueError
     return event
 
 
@@ -244,7 +243,7 @@ def _within(number: _Number, end: float) -> _Number:
         ValueError: raised when it is below 0, or not below the end.
     """
     if not 0 <= number < end:
-        raise ValueError(number)
+        raise ValueError
     return number
 
 

@@ -107,8 +107,8 @@ def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Returns the parts of a module that stay as they are, since no test need notice a change there.
 
     These are annotations, which nothing reads; sizes (`Final` numbers), which are a choice; `assert`, which tells the
-    type checker what is the case, and what only type checkers run or read (protocols). The slots of dataclasses save
-    memory, and do nothing else.
+    type checker what is the case, and what only type checkers run or read (protocols, type variables). The slots of
+    dataclasses save memory, and do nothing else.
     """
     parts: list[ast.AST] = []
     for node in ast.walk(ast.parse(source)):
@@ -124,7 +124,9 @@ def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
             case ast.Assert() | ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.keyword(arg="slots"):
                 parts.append(node)
             case (
-                ast.FunctionDef(decorator_list=[ast.Name("overload"), *_]) | ast.ClassDef(bases=[ast.Name("Protocol")])
+                ast.FunctionDef(decorator_list=[ast.Name("overload"), *_])
+                | ast.ClassDef(bases=[ast.Name("Protocol")])
+                | ast.Assign(value=ast.Call(ast.Name("ParamSpec" | "TypeVar")))
             ):
                 parts.append(node)
     return [((part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)) for part in parts]

@@ -16,6 +16,7 @@ from hearthnet.notify import kept as module
 from hearthnet.notify.channels import ChannelError
 from hearthnet.notify.deliver import deliver
 from hearthnet.notify.kept import STATE_FILE, Kept
+from hearthnet.notify.told import opened
 
 FAILED = [{"name": "disk_space", "status": "fail", "detail": "the disk is full", "fix": None}]
 WELL = [{**FAILED[0], "status": "pass"}]
@@ -359,3 +360,38 @@ def test_what_waited_while_the_folder_was_away_is_sent_when_it_is_back(data, run
 
     assert phone.got == ["disk_space fails", "node_files fails"]
     assert silent.got == ["2 checks failing"]
+
+
+def test_check_that_was_well_again_meanwhile_is_quiet_for_an_hour(data, runtime):
+    """The data folder's own file does not know that either."""
+    phone = Phone()
+    deliver(data, WELL, [phone], "fail")
+    data.rename(data.with_name("unplugged"))
+    for results in (AWAY, AWAY_WELL, AWAY_WELL):
+        deliver(data, results, [phone], "fail")
+    data.with_name("unplugged").rename(data)
+    deliver(data, AWAY, [phone], "fail")
+
+    assert phone.got == ["node_files fails", "node_files is well again"]
+
+
+def test_what_waits_in_both_states_is_bounded(data, runtime):
+    """The newest changes are kept."""
+
+    class Silent(Phone):
+        def send(self, message):
+            """Takes none."""
+            raise ChannelError("no network")
+
+    def fail(first):
+        results = [{**FAILED[0], "name": f"check_{number}"} for number in range(first, first + 40)]
+        deliver(data, results, [Silent()], "fail")
+
+    fail(0)
+    data.rename(data.with_name("unplugged"))
+    fail(40)
+    data.with_name("unplugged").rename(data)
+    with opened(data) as told:
+        names = [event.name for event in told.pending[Phone.key]]
+
+    assert names == [f"check_{number}" for number in range(30, 80)]

@@ -118,6 +118,16 @@ def test_failure_that_becomes_a_warning_is_not_well(runs):
     assert [runs(result("pass")) for _ in range(WELL_RUNS)][-1] == [("keys_present", "pass")]
 
 
+def test_check_that_is_well_now_and_then_is_not_well(runs):
+    """It must be so twice in a row, a warning between is none."""
+    statuses = ("fail", *("pass", "warn") * 4, *("pass", "skip", "pass"))
+
+    assert [event for status in statuses for event in runs(result(status))] == [
+        ("keys_present", "fail"),
+        ("keys_present", "pass"),
+    ]
+
+
 def test_skipped_check_changes_nothing(runs):
     """It says nothing about how things are."""
     runs(result("fail"))

@@ -47,7 +47,7 @@ def test_one_capability_is_allowed_until_its_time_is_over(bodies, clock):
 
 
 def test_it_can_be_refused_before(bodies, logged):
-    """One, or all; what was never allowed can be refused as well. The log says from when to when bodies are recorded."""
+    """One, or all; what was never allowed can be refused as well. The log says all of it."""
     for name in ("a.a", "b.b", "c.c"):
         bodies.allow(name, 60)
     bodies.refuse("b.b")

@@ -257,3 +257,24 @@ def test_built_in_types_stay_what_they_are():
     """A class is returned as it is: what it makes are its instances, and it can be a base."""
     assert spanned(builtins.dict) is dict
     assert spanned(Service) is Service
+
+
+def test_decorated_callables_are_equal_and_hashed_as_the_bare_ones():
+    """In a dictionary of handlers, say; what the comparison returns is the callable's own."""
+
+    class Vague(Callable):
+        """Compares as an array does."""
+
+        __hash__ = Callable.__hash__
+
+        def __eq__(self, other):
+            return ["equal", other]
+
+    plain, vague = Callable(len), Vague(len)
+    decorated = spanned(plain)
+
+    assert decorated == plain
+    assert decorated == spanned(plain)
+    assert decorated != Callable(len)
+    assert {plain: "handler"}[decorated] == {decorated: "handler"}[decorated] == "handler"
+    assert (spanned(vague) == 7) == ["equal", 7]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import sys
 import threading
 
@@ -15,6 +16,7 @@ from support import forkserver
 
 from hearthnet.observability import trace
 from hearthnet.observability.logs.messages import place
+from hearthnet.observability.records.context import current
 from hearthnet.observability.traces import span as spans
 from hearthnet.observability.traces.propagation import ContextExecutor
 from hearthnet.observability.traces.span import MAX_SPANS
@@ -338,3 +340,35 @@ def test_spans_that_nothing_closes_are_bounded():
             contextvars.copy_context().run(trace.span("known").__enter__)
         assert len(open_in(made)) <= MAX_SPANS
         assert len(made.spans) <= MAX_SPANS
+
+
+def test_renamed_span_is_recorded_by_its_new_name():
+    """As a bridge from another tracer renames it; any name is bounded text."""
+    with trace.new_trace("a.b"), trace.span("first") as opened:
+        opened.rename("second" * 100)
+
+    (name,) = (item.name for item in trace.get_recent(1)[0].spans)
+    assert name.startswith("secondsecond")
+    assert len(name.encode()) <= 128
+
+
+@pytest.mark.parametrize("name", ["known", "\ud800"])
+def test_span_of_a_finalizer_is_current_to_no_one(name):
+    """The collector may run it while a variable is being set; the span itself is recorded."""
+
+    class Closing:
+        """Opens a span when it is dropped."""
+
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            with trace.span(name):
+                pass
+
+    with trace.new_trace("a.b"), trace.span("around") as around:
+        Closing()
+        gc.collect()
+        assert current.get() is around
+
+    assert len(trace.get_recent(1)[0].spans) == 2

@@ -11,9 +11,12 @@ import orjson
 import pytest
 from ulid import ULID
 
+from hearthnet.constants import MAX_CAPABILITY_CHARS
 from hearthnet.observability import trace
 from hearthnet.observability.runtime import runtime
+from hearthnet.observability.traces import begin
 from hearthnet.observability.traces import span as spans
+from hearthnet.observability.traces import trace as traces
 from hearthnet.observability.traces.span import Span
 
 GIVEN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
@@ -153,6 +156,91 @@ def test_ulid_in_any_spelling_is_kept(given):
     """Upper or lower case, or an object of python-ulid: the id in its canonical spelling."""
     with trace.new_trace("a.b", trace_id=given) as started:
         assert started.trace_id == GIVEN
+
+
+START_NS = 1_790_000_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    "later_ns", [0, 1, 999_999, 1_000_000, 1_023_999_999, 1_024_000_000, 10**12, -1, -1_000_000, -(10**12)]
+)
+def test_trace_id_tells_when_the_trace_began(monkeypatch, later_ns):
+    """Right behind another, or after the clock was set."""
+    monkeypatch.setattr(begin, "time_ns", lambda: START_NS)
+    with trace.new_trace("a.b"):
+        pass
+    monkeypatch.setattr(begin, "time_ns", lambda: START_NS + later_ns)
+    with trace.new_trace("a.b") as started:
+        pass
+
+    assert ULID.from_str(started.trace_id).milliseconds == (START_NS + later_ns) // 1_000_000
+    assert started.started_us == (START_NS + later_ns) // 1_000
+
+
+@pytest.mark.parametrize("result", ["ok", "internal_error"])
+def test_times_are_exact(monkeypatch, result):
+    """To the nanosecond, as the clock said; whichever way the trace is recorded."""
+    now = [1_000]
+    for module in (begin, traces, spans):
+        monkeypatch.setattr(module, "monotonic_ns", lambda: now[0])
+    with trace.new_trace("a.b") as started:
+        now[0] += 250_001
+        with trace.span("step"):
+            now[0] += 1_500_000
+        now[0] += 1
+        started.result = result
+
+    (step,) = orjson.loads(runtime.recorder.pending_traces()[-1].spans)
+    assert runtime.recorder.pending_traces()[-1].duration_ms == started.duration_ms == 1.750002
+    assert (step["offset_ms"], step["duration_ms"]) == (0.250001, 1.5)
+    assert (started.spans[0].offset_ms, started.spans[0].duration_ms) == (0.250001, 1.5)
+
+
+def test_capability_and_version_have_their_bounds():
+    """Each its own; a part that is longer is cut, and says so."""
+    name, version = "a" * MAX_CAPABILITY_CHARS, "1" * (MAX_CAPABILITY_CHARS - 1)
+    with trace.new_trace(f"{name}@{version}") as whole:
+        pass
+    with trace.new_trace(f"{name}a@{version}") as cut:
+        pass
+
+    assert (whole.capability, whole.version) == (name, version)
+    assert cut.capability.endswith("…[cut]")
+    assert len(cut.capability.encode()) <= MAX_CAPABILITY_CHARS
+
+
+class Counting:
+    """A capability whose text is another each time."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __str__(self):
+        self.count += 1
+        return f"a.b{self.count}"
+
+
+def test_names_are_remembered_within_bounds():
+    """Of capabilities and spans; never an object, whose text may change."""
+    changing = Counting()
+    for number in range(3_000):
+        with trace.new_trace(f"a.b{number}"), trace.span(f"s{number}"):
+            pass
+    for number in range(1, 4):
+        with trace.new_trace(changing) as started:
+            assert started.capability == f"a.b{number}"
+
+    assert max(len(begin._names), len(spans.known_names)) <= 1_024
+
+
+def test_error_that_the_program_sets_later_is_the_one_that_is_kept():
+    """Without the secret that another part has told, as if it had been the first."""
+    with trace.new_trace("a.b") as started:
+        started.extras["password"] = "tiger12345"
+        started.fail("internal_error", "with tiger12345")
+        started.error = "about tiger12345"
+
+    assert runtime.recorder.pending_traces()[-1].error == "about [redacted]"
 
 
 class Silent:

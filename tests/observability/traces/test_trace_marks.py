@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextvars import copy_context
 
 import pytest
@@ -56,6 +57,31 @@ def test_newest_of_the_spans_that_are_open_is_marked(recorder, steps):
 
     assert recorder.box.in_flight() == []
     assert [item.status for item in made.spans].count("open") == len(open_now)
+
+
+class Full:
+    """A table in a file on a disk that is full."""
+
+    def __setitem__(self, where, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def __getitem__(self, where):
+        return bytes(where.stop - where.start)
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_disk_that_is_full_costs_marks_alone(recorder, monkeypatch, is_nested):
+    """They are counted; the spans and the trace are recorded."""
+    runtime.install(recorder)
+    before = recorder.box.failures
+    monkeypatch.setattr(recorder.box, "table", Full())
+    with trace.new_trace("a.b") as made, trace.span("around"):
+        if is_nested:
+            with trace.span("inner"):
+                pass
+
+    assert [item.status for item in made.spans] == ["ok"] * (1 + is_nested)
+    assert recorder.box.failures - before == (6 if is_nested else 4)
 
 
 def test_marks_of_spans_that_were_dropped(recorder, monkeypatch):

@@ -6,6 +6,7 @@ import gc
 from contextvars import copy_context
 from types import SimpleNamespace
 
+import orjson
 import pytest
 
 from hearthnet.forensics import box as layout
@@ -111,6 +112,19 @@ def test_trace_that_one_go_cannot_keep_is_kept_once(make, name, value):
     assert (first.number, second.number) == (1, 2)
     assert [frame.ordinal for frame in recorder.box.contents().traces] == [1, 2]
     assert name.encode() in first.extras
+
+
+@pytest.mark.parametrize(("value", "shown"), [(2**70, hex(2**70)), ("\ud800", "\\ud800"), (float("nan"), "NaN")])
+def test_span_that_cannot_be_encoded_as_it_is_keeps_what_can_be(make, value, shown):
+    """Its neighbours are as they were."""
+    recorder, _ = make()
+    with trace.new_trace("a.b"):
+        for extra in (value, 7):
+            with trace.span("step", extra=extra):
+                pass
+
+    (kept,) = recorder.pending_traces()
+    assert [item["extras"] for item in orjson.loads(kept.spans)] == [{"extra": shown}, {"extra": 7}]
 
 
 def test_writer_that_cannot_be_woken_costs_no_trace(make):
