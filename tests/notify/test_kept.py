@@ -303,21 +303,24 @@ def test_two_doctors_at_once_tell_once(data, runtime):
     assert phone.got == ["disk_space fails"]
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_doctor_that_waits_too_long_tells_nothing(data, runtime, monkeypatch, is_there):
+@pytest.mark.parametrize("places", ["data", "other", "both"])
+def test_doctor_that_waits_too_long_tells_nothing(data, runtime, monkeypatch, places):
     """The other one tells: its state is being changed."""
     monkeypatch.setattr(module, "_LOCK_S", 0.05)
-    if not is_there:
+    if places == "both":
+        Path(runtime, "hearthnet-doctor").mkdir(mode=0o700)
+    elif places == "other":
         data.rmdir()
         deliver(data, WELL, [Phone()], "fail")
     phone = Phone()
-    held = data if is_there else Path(runtime, "hearthnet-doctor")
+    held = data if places == "data" else Path(runtime, "hearthnet-doctor")
     with files.locked_folder(held, 1.0), pytest.raises(TimeoutError, match="another program of ours"):
         deliver(data, FAILED, [phone], "fail")
 
     assert phone.got == []
-    with files.locked_folder(held, 1.0):  # the one that gave up holds nothing
-        pass
+    for folder in filter(Path.exists, (data, held)):
+        with files.locked_folder(folder, 1.0):  # the one that gave up holds nothing
+            pass
     deliver(data, FAILED, [phone], "fail")
     assert phone.got == ["disk_space fails"]
 
@@ -395,3 +398,14 @@ def test_what_waits_in_both_states_is_bounded(data, runtime):
         names = [event.name for event in told.pending[Phone.key]]
 
     assert names == [f"check_{number}" for number in range(30, 80)]
+
+
+def test_other_folder_that_another_doctor_has_just_made_is_shared(data, runtime):
+    """Both would tell else."""
+    data.rmdir()
+    folder = runtime / "hearthnet-doctor"
+    with Kept(data) as kept:
+        folder.mkdir(mode=0o700)
+        kept.write(b"{}")
+
+    assert kept.folder == folder

@@ -62,7 +62,18 @@ def test_changes_are_told_worst_first_then_in_their_order():
 
     names = [line.partition(" (")[0].partition(":")[0] for line in made.text.splitlines()]
     assert names == ["FAIL fail_3", "FAIL fail_9", "WARN warn_1", "WARN warn_2", "WELL pass_1"]
-    assert [one.name for one in made.events] == ["fail_3", "fail_9", "warn_1", "warn_2", "pass_1"]
+    assert tuple(one.name for one in made.events) == ("fail_3", "fail_9", "warn_1", "warn_2", "pass_1")
+    assert type(made.events) is tuple
+
+
+@pytest.mark.parametrize("made_by", [trial, lambda now_s: about([event()], now_s)])
+def test_host_is_one_line(monkeypatch, made_by):
+    """Whatever the machine is called."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "a\x1b\nb")
+    made = made_by(NOW)
+
+    assert made.host == "a b"
+    assert made.title.startswith("HearthNet on a b: ")
 
 
 @pytest.mark.parametrize(
