@@ -344,6 +344,12 @@ def test_outside_any_span_the_parent_is_the_root():
     assert set(said) == {root_span_id(row["trace_id"], row["started_us"], row["started_mono_ns"])}
 
 
+def test_id_of_the_root_stays_the_same_from_version_to_version():
+    """Other nodes have recorded it as the parent of what they did; it is never the id of all zeros."""
+    assert root_span_id("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", 1_790_000_000_000_000, 123_456_789) == "7917cb027aa36fd1"
+    assert root_span_id("0" * 26, 0, 0) == "0000000000000001"
+
+
 def test_roots_of_two_visits_differ():
     """One distributed trace that visits a node twice at the same time of day has two roots."""
     ids = {
