@@ -206,7 +206,7 @@ class Command:
 
     def send(self, message: Message) -> None:
         """Runs the program; an exit code other than 0 is a failure."""
-        _run(list(self.arguments), orjson.dumps(message.document(), option=orjson.OPT_APPEND_NEWLINE), self.timeout_s)
+        _run(self.arguments, orjson.dumps(message.document(), option=orjson.OPT_APPEND_NEWLINE), self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

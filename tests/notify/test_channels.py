@@ -116,7 +116,12 @@ def test_document_says_all_of_it(server):
 
 @pytest.mark.parametrize(
     ("user", "token", "expected"),
-    [("", "t0ken", "Bearer t0ken"), ("me:p%40ss@", None, "Basic bWU6cEBzcw=="), ("", None, None)],
+    [
+        ("", "t0ken", "Bearer t0ken"),
+        ("me:p%40ss@", None, "Basic bWU6cEBzcw=="),
+        ("m%40e@", None, "Basic bUBlOg=="),
+        ("", None, None),
+    ],
 )
 def test_webhook_gets_its_token_or_password(server, user, token, expected):
     """As a header, and not in the address."""

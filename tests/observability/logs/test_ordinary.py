@@ -349,3 +349,42 @@ def test_ordinary_record_is_shown_on_a_talkative_console(monkeypatch, taken, rec
     name = "warning" if level == 30 else "info"
     assert taken == [True]
     assert shown == [(NAME, name, level == 30)] * (2 if level == 30 or is_talkative else 0)
+
+
+def test_each_second_has_the_whole_budget(taken, recorder, monkeypatch):
+    """Of rows and of lines, to the last one."""
+    monkeypatch.setattr(messages, "LINES_A_SECOND", 12)
+    now = [1_790_000_000_123_456_789]
+    set_log_clock(monkeypatch, lambda: now[0])
+    log.info("said")
+    for _ in range(2):
+        taken.clear()
+        recorder.logs.queue.clear()
+        now[0] += 1_000_000_000
+        for _ in range(messages.ROWS_A_SECOND):
+            log.info("said")
+        assert (taken, len(recorder.logs)) == ([True] * messages.ROWS_A_SECOND, messages.ROWS_A_SECOND)
+    for _ in range(3):
+        log.info("said")
+
+    assert taken[messages.ROWS_A_SECOND :] == [True, True, False]
+
+
+@pytest.mark.parametrize("kind", ["no file", "shedding", "journal", "large", "just not large"])
+def test_what_the_short_way_copes_with(taken, monkeypatch, kind):
+    """A file that sheds and the journal are for the other way, as are fields that must be cut. A file need not be."""
+    log.info("said")
+    extra = None
+    if kind == "no file":
+        monkeypatch.setattr(runtime.handler, "file", None)
+    elif kind == "shedding":
+        monkeypatch.setattr(runtime.handler, "file", SimpleNamespace(is_shedding=True, shed_lines=0))
+    elif kind == "journal":
+        monkeypatch.setattr(runtime, "journal", SimpleNamespace(send=lambda *_: None))
+    else:
+        room = messages.MESSAGE_BYTES - len('{"a":"","b":"","c":"","d":"","e":""}\n') + (kind == "large")
+        extra = {key: "x" * (room // 5 + (room % 5 if key == "a" else 0)) for key in "abcde"}
+    log.info("said", extra=extra)
+
+    assert taken == [kind in ("no file", "just not large")]
+    assert runtime.handler.failures == 0

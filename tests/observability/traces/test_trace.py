@@ -13,6 +13,7 @@ from ulid import ULID
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS
 from hearthnet.observability import trace
+from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces import begin
 from hearthnet.observability.traces import span as spans
@@ -175,6 +176,34 @@ def test_trace_id_tells_when_the_trace_began(monkeypatch, later_ns):
 
     assert ULID.from_str(started.trace_id).milliseconds == (START_NS + later_ns) // 1_000_000
     assert started.started_us == (START_NS + later_ns) // 1_000
+
+
+def test_many_traces_that_begin_at_once_have_ids_of_their_own(monkeypatch):
+    """More than are drawn at a time, within a millisecond."""
+    monkeypatch.setattr(begin, "time_ns", lambda: START_NS)
+    minted = []
+    for _ in range(300):
+        with trace.new_trace("a.b") as started:
+            minted.append(started.trace_id)
+
+    assert len(set(minted)) == 300
+    assert {str(ULID.from_str(one))[:10] for one in minted} == {minted[0][:10]}
+
+
+def test_names_are_judged_again_when_more_is_secret():
+    """They were remembered as harmless; a capability's, a span's and a key's."""
+    for _ in range(2):
+        with (
+            trace.new_trace("work.orchid-lantern-4471"),
+            trace.span("orchid-lantern-4471", **{"orchid-lantern-4471": 1}),
+        ):
+            pass
+        assert "orchid-lantern-4471" in str(runtime.recorder.pending_traces()[-1])
+    register_secrets(["orchid-lantern-4471"])
+    with trace.new_trace("work.orchid-lantern-4471"), trace.span("orchid-lantern-4471", **{"orchid-lantern-4471": 1}):
+        pass
+
+    assert "orchid" not in str(runtime.recorder.pending_traces()[-1])
 
 
 @pytest.mark.parametrize("result", ["ok", "internal_error"])
