@@ -108,6 +108,7 @@ def told(records, recorder, folder, *, is_any):
 @given(RECORDS, PLACES)
 @example([(20, "said", {"size": 2**70}, False)], "nowhere")
 @example([(20, "said", {"model": "\ud800"}, False)], "span")
+@example([(20, "said", {"model": "\u2028\u0085"}, False)], "trace")
 def test_both_ways_tell_the_same(recorder, tmp_path, records, place):
     """Any records anywhere leave the same lines, rows, frames and counts, whichever way they take."""
     with inside(place):
@@ -388,3 +389,16 @@ def test_what_the_short_way_copes_with(taken, monkeypatch, kind):
 
     assert taken == [kind in ("no file", "just not large")]
     assert runtime.handler.failures == 0
+
+
+def test_line_is_written_with_its_own_time(taken, monkeypatch):
+    """By which the file of the day is chosen."""
+    written = []
+    file = SimpleNamespace(is_shedding=False, write=lambda line, at_s: written.append(at_s))
+    monkeypatch.setattr(runtime.handler, "file", file)
+    set_log_clock(monkeypatch, lambda: 1_790_000_000_750_000_000)
+    for _ in range(2):
+        log.info("said")
+
+    assert taken == [True]
+    assert written == [1_790_000_000.75] * 2
