@@ -325,15 +325,18 @@ def test_line_of_an_ended_trace_goes_where_it_should(monkeypatch, recorder, leve
     journal = None if is_alone else SimpleNamespace(send_text=lambda *said: sent.append(said))
     monkeypatch.setattr(runtime, "journal", journal)
     set_log_clock(monkeypatch, lambda: 1_790_000_000_123_456_789)
-    ordinary.write_done(runtime.handler, level, RUN, {"ms": 1.5})
+    ordinary.write_done(runtime.handler, level, RUN, {"ms": 1.5, "error": "a\u2028b"})
 
     notable = level == 30
-    assert [orjson.loads(line)["ms"] for line, _ in written] == [1.5] * (notable or not is_shedding)
+    assert [len(line.decode().splitlines()) for line, _ in written] == [1] * (notable or not is_shedding)
+    assert {orjson.loads(line)["error"] for line, _ in written} <= {"a\u2028b"}
     assert {at_s for _, at_s in written} <= {1_790_000_000.123456789}
     assert file.shed_lines == (is_shedding and not notable)
     name = "warning" if notable else "info"
     assert [line[1:] for line in shown] == [("hearthnet.trace", name, notable)] * (notable or is_talkative)
-    assert sent == [(name, "hearthnet.trace", "done", {"ms": 1.5}, RUN)] * (notable and not is_alone)
+    assert sent == [(name, "hearthnet.trace", "done", {"ms": 1.5, "error": "a\u2028b"}, RUN)] * (
+        notable and not is_alone
+    )
     assert runtime.handler.failures == 0
 
 
@@ -401,4 +404,12 @@ def test_line_is_written_with_its_own_time(taken, monkeypatch):
         log.info("said")
 
     assert taken == [True]
-    assert written == [1_790_000_000.75] * 2
+    assert written[-1] == pytest.approx(1_790_000_000.75, abs=1e-6)
+
+
+def test_line_of_an_ended_trace_that_cannot_be_written_is_counted(monkeypatch, recorder):
+    """It raises nothing into the program."""
+    monkeypatch.setattr(runtime.handler, "file", SimpleNamespace(is_shedding=False, write=None))
+    ordinary.write_done(runtime.handler, 20, RUN, {"ms": 1.5})
+
+    assert runtime.handler.failures == 1

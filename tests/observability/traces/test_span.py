@@ -352,7 +352,7 @@ def test_renamed_span_is_recorded_by_its_new_name():
     assert len(name.encode()) <= 128
 
 
-@pytest.mark.parametrize("name", ["known", "\ud800"])
+@pytest.mark.parametrize("name", ["around", "\ud800"])
 def test_span_of_a_finalizer_is_current_to_no_one(name):
     """The collector may run it while a variable is being set; the span itself is recorded."""
 
@@ -372,3 +372,46 @@ def test_span_of_a_finalizer_is_current_to_no_one(name):
         assert current.get() is around
 
     assert len(trace.get_recent(1)[0].spans) == 2
+
+
+def test_span_that_is_not_open_yet():
+    """It has no time and no place."""
+    made = trace.span("step")
+
+    assert (made.started_ns, made.duration_ms, made.parent, made.id) == (0, None, None, "")
+
+
+@pytest.mark.parametrize("name", [[1], {}, 7, None, b"x"], ids=repr)
+def test_name_of_any_kind_is_text(name):
+    """Whether or not it could be looked up."""
+    with trace.new_trace("a.b"):
+        for _ in range(2):
+            with trace.span(name):
+                pass
+
+    assert [item.name for item in trace.get_recent(1)[0].spans] == [str(name) if name != b"x" else "b'x'"] * 2
+
+
+def test_span_behind_another_keeps_nothing_of_it():
+    """A trace of many spans, of which few are kept, would keep all of them else."""
+    with trace.new_trace("a.b"):
+        with trace.span("first") as first:
+            pass
+        with trace.span("second") as second, trace.span("inner") as inner:
+            pass
+
+    assert (first.below, second.below, inner.below) == (None, None, second)
+
+
+def test_span_that_is_opened_elsewhere_is_not_current():
+    """As by a bridge from another tracer: with the parent and the times that it says, closed once."""
+    with trace.new_trace("a.b") as begun, trace.span("around") as around:
+        opened = trace.span("elsewhere" * 100, size=1)
+        opened.open_in(around, around.id, begun.started_ns + 1_000_000)
+        assert current.get() is around
+        opened.close(begun.started_ns + 3_000_000)
+        opened.close(begun.started_ns + 9_000_000)
+
+    kept = {item.name[:4]: item for item in trace.get_recent(1)[0].spans}["else"]
+    assert (kept.parent, kept.offset_ms, kept.duration_ms, kept.extras) == (around.id, 1.0, 2.0, {"size": 1})
+    assert len(kept.name.encode()) <= 128

@@ -59,6 +59,19 @@ def test_newest_of_the_spans_that_are_open_is_marked(recorder, steps):
     assert [item.status for item in made.spans].count("open") == len(open_now)
 
 
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_mark_holds_no_secret(recorder, is_renamed):
+    """The box is a file, and is copied into reports."""
+    runtime.install(recorder)
+    with trace.new_trace("a.b"), trace.span("step" if is_renamed else "password=tiger12345") as opened:
+        if is_renamed:
+            opened.name = "password=tiger12345"
+            with trace.span("inner"):
+                pass
+        assert "tiger12345" not in str(marked(recorder))
+    assert b"tiger12345" not in recorder.box.table[:]
+
+
 class Full:
     """A table in a file on a disk that is full."""
 
