@@ -415,3 +415,32 @@ def test_span_that_is_opened_elsewhere_is_not_current():
     kept = {item.name[:4]: item for item in trace.get_recent(1)[0].spans}["else"]
     assert (kept.parent, kept.offset_ms, kept.duration_ms, kept.extras) == (around.id, 1.0, 2.0, {"size": 1})
     assert len(kept.name.encode()) <= 128
+
+
+def test_secret_that_another_part_tells_is_no_name_either():
+    """By itself it is a name like any other, and was remembered as such."""
+    for _ in range(2):
+        with trace.new_trace("a.b"), trace.span("tiger12345"):
+            pass
+    with trace.new_trace("a.b") as begun, trace.span("tiger12345"):
+        begun.extras["password"] = "tiger12345"
+
+    assert [item.name for item in trace.get_recent(1)[0].spans] == ["[redacted]"]
+    assert [item.name for item in trace.get_recent(2)[1].spans] == ["tiger12345"]
+
+
+@pytest.mark.parametrize("how", ["here", "in a copy", "twice"])
+def test_scope_around_is_put_back(how):
+    """Also where the token is of another context, or has been used."""
+    with trace.new_trace("a.b") as begun:
+        token = current.set(trace.span("inside"))
+        if how == "twice":
+            assert spans.restore(token)
+            current.set(trace.span("inside again"))
+
+        def put_back():
+            return spans.restore(token), current.get()
+
+        is_own, scope = (contextvars.copy_context().run if how == "in a copy" else lambda call: call())(put_back)
+        assert (is_own, scope) == (how == "here", begun)
+        current.set(begun)

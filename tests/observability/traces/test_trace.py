@@ -223,6 +223,8 @@ def test_times_are_exact(monkeypatch, result):
     assert runtime.recorder.pending_traces()[-1].duration_ms == started.duration_ms == 1.750002
     assert (step["offset_ms"], step["duration_ms"]) == (0.250001, 1.5)
     assert (started.spans[0].offset_ms, started.spans[0].duration_ms) == (0.250001, 1.5)
+    times = started.spans[0].started_ns, started.spans[0].closed_ns
+    assert (times, {type(at_ns) for at_ns in times}) == ((251_001, 1_751_001), {int})
 
 
 def test_capability_and_version_have_their_bounds():
