@@ -256,10 +256,10 @@ class Trace:
         """Adds a span that has just opened."""
         spans = self._spans
         if spans is not None:  # else it has just ended, in another thread
-            opened.below = self._top
-            self._top = opened
             if len(spans) >= MAX_SPANS:
                 self._thin(spans, started_ns)
+            opened.below = self._top
+            self._top = opened
             spans.append(opened)
         # Read once: another thread may end the trace at any moment.
         if (slot := self._slot) is not None:

@@ -153,7 +153,7 @@ GIVEN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
         (GIVEN.encode(), None),
         (Raising(), None),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_id_of_a_caller_is_taken_in_its_canonical_spelling(given_id, expected):
     """As text or as an object whose text it is; anything else is none."""

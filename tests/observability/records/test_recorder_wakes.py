@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from types import SimpleNamespace
 
 import orjson
@@ -97,6 +98,21 @@ def test_buffer_drops_its_oldest_and_counts_them(recorder, way):
     assert len(buffer) == buffer.capacity
     assert buffer.take_dropped() == 5
     assert buffer.snapshot()[0][2] == 6
+
+
+class Emptied(deque):
+    """A queue that others empty between the look at it and the next call."""
+
+    def __len__(self):
+        return 10**6
+
+
+def test_buffer_that_is_emptied_meanwhile_drops_nothing(recorder):
+    """As by a signal handler that logs."""
+    recorder.logs.queue = Emptied()
+    recorder.logs.make_room()
+
+    assert recorder.logs.take_dropped() == 0
 
 
 class Box:

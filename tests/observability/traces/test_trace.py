@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import itertools
 import threading
 import uuid
+from types import SimpleNamespace
 
 import orjson
 import pytest
+from support.records import a_log
 from ulid import ULID
 
-from hearthnet.constants import MAX_CAPABILITY_CHARS
+from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_STRING_BYTES
 from hearthnet.observability import trace
+from hearthnet.observability.records.context import current
 from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces import begin
@@ -315,3 +319,53 @@ def test_spans_of_a_record_that_the_program_changes():
 
     assert ended.spans[0] is ended.spans[0]
     assert ended.as_dict()["spans"][0]["extras"] == {"more": 1}
+
+
+def test_secret_that_an_error_tells_is_hidden_in_the_other_parts():
+    """Also where the exception leaves the block by itself."""
+
+    def fail():
+        with trace.new_trace("a.b") as started:
+            started.extras["note"] = "of tiger12345"
+            raise ValueError("password=tiger12345")
+
+    with pytest.raises(ValueError, match="tiger"):
+        fail()
+    kept = runtime.recorder.pending_traces()[-1]
+    assert orjson.loads(kept.extras) == {"note": "of [redacted]"}
+    assert kept.error == "ValueError: password=[redacted]"
+
+
+def test_secret_at_the_edge_of_a_cut_error_leaves_no_half():
+    """What tells it may come later than the error."""
+    with trace.new_trace("a.b") as started:
+        started.fail("internal_error", "x" * (MAX_STRING_BYTES - len("…[cut]".encode()) - 5) + "tiger12345" + "y" * 100)
+        started.extras["password"] = "tiger12345"
+
+    assert "tiger" not in runtime.recorder.pending_traces()[-1].error
+
+
+def test_trace_within_one_that_has_ended_leads_back_to_the_one_around():
+    """A block that ends puts no scope back that is over."""
+    with trace.new_trace("outer") as outer:
+        middle = trace.new_trace("middle")
+        with trace.new_trace("inner"):
+            middle.end()
+        assert current.get() is outer
+
+
+@pytest.mark.parametrize(("result", "dropped"), [("ok", 2), ("internal_error", 0)])
+def test_records_that_wait_for_the_end_are_kept_or_counted_once(result, dropped):
+    """With the trace if it failed; those of no message are not counted; one that is over takes none."""
+    counted = []
+    message = SimpleNamespace(drop_row=lambda: counted.append(1))
+    with trace.new_trace("a.b") as started:
+        assert started.seq == 0
+        for about in (message, None, message):
+            assert started.hold(a_log(0)[3:], about)
+        started.result = result
+    gc.collect()
+
+    assert len(counted) == dropped
+    assert len(runtime.recorder.pending_logs()) == (0 if dropped else 3)
+    assert started.hold(a_log(0)[3:], message) is False

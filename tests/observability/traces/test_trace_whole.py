@@ -173,3 +173,28 @@ def test_dropped_box_with_a_trace_in_flight_is_no_fault(make):
     made.end()
 
     assert trace.get_recent(1)[0].trace_id == made.trace_id
+
+
+@pytest.mark.parametrize(("ms", "notable"), [(0.5, 0), (1.0, 1), (1.5, 1)])
+def test_slow_trace_is_notable(make, monkeypatch, ms, notable):
+    """From just the limit on."""
+    recorder, woken = make()
+    monkeypatch.setattr(runtime, "slow_ms", 1.0)
+    made = trace.new_trace("a.b")
+    made.end(1_000 + int(ms * 1e6))
+    trace.detach()
+
+    (kept,) = recorder.pending_traces()
+    assert (kept.duration_ms, kept.notable, woken) == (ms, notable, [(True, False)] * notable)
+
+
+def test_trace_whose_fields_are_none_has_a_number_of_its_own(make):
+    """The program may have set anything."""
+    recorder, _ = make()
+    make_trace()
+    made = trace.new_trace("a.b")
+    made.extras = (1, 2)
+    trace.detach()
+    make_trace()
+
+    assert [kept.number for kept in recorder.pending_traces()] == [1, 2, 3]
