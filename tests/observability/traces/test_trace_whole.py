@@ -99,6 +99,7 @@ def test_first_trace_wakes_a_writer_that_waits(make, in_parts):
     make_trace()
 
     assert woken == [(False, False)]
+    assert recorder.lag_s(1_500_001_000, 0) == 1.5
 
 
 @pytest.mark.parametrize(("name", "value"), [("text", "x" * 100_000), ("number", 2**70), ("lone", "\ud800")])
