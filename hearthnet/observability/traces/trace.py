@@ -542,10 +542,9 @@ class Trace:
         return True
 
     def _release_held(self, recorder: Recorder) -> None:
-        held, self._held = self._held, None
-        waiting = [] if held is None else held[:]
-        if held is not None:
-            held.clear()
+        held, self._held = self._held or _Held(), None
+        waiting = held[:]
+        held.clear()
         for values, message in waiting:
             if self.notable:
                 recorder.record_log(values)
