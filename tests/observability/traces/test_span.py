@@ -444,3 +444,13 @@ def test_scope_around_is_put_back(how):
         is_own, scope = (contextvars.copy_context().run if how == "in a copy" else lambda call: call())(put_back)
         assert (is_own, scope) == (how == "here", begun)
         current.set(begun)
+
+
+def test_span_in_a_context_whose_innermost_span_has_closed():
+    """It is below the one around that, which is open."""
+    with trace.new_trace("a.b"), trace.span("around"):
+        with trace.span("closed"):
+            copied = contextvars.copy_context()
+        copied.run(lambda: close(trace.span("late").__enter__()))
+
+    assert parents() == {"around": None, "closed": "around", "late": "around"}

@@ -278,6 +278,16 @@ def test_error_that_the_program_sets_later_is_the_one_that_is_kept():
     assert runtime.recorder.pending_traces()[-1].error == "about [redacted]"
 
 
+def test_error_that_the_program_sets_back_to_its_own_words_is_redacted():
+    """What was given to `fail` is not what is recorded of it."""
+    said = "password=tiger12345"
+    with trace.new_trace("a.b") as started:
+        started.fail("internal_error", said)
+        started.error = said
+
+    assert runtime.recorder.pending_traces()[-1].error == "password=[redacted]"
+
+
 class Silent:
     """Has no text."""
 
