@@ -5,10 +5,14 @@ A program that records what it does takes the names below from here; each is imp
     from hearthnet import fields, get_logger, span, telemetry, trace
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from importlib import import_module
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hearthnet.observability import metrics, telemetry
     from hearthnet.observability.logging import get_logger
     from hearthnet.observability.logs.fields import fields

@@ -4,7 +4,11 @@ Nothing here is configurable: changing one would break interoperation with other
 in `config.py`.
 """
 
-from typing import Final
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 # Interoperation (fixed by the protocol).
 PROTOCOL_TIMESTAMP_WINDOW_S: Final = 60  # a signed call older or newer than this is `expired`

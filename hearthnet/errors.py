@@ -19,7 +19,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 HTTP_STATUS: Final[dict[str, int]] = {
     "bad_request": 400,

@@ -22,7 +22,7 @@ from hearthnet.database import (
     parts_of,
 )
 from hearthnet.errors import DiskFullError, StoreError, UnusableStoreError
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
 NEWEST = max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("*.sql"))
 # Columns that users' queries rely on; tables may have more.

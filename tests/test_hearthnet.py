@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from support import forkserver, public_api
 
 import hearthnet
+from hearthnet.observability import tracing
 
+INSTRUMENTS = ("logging", "metrics", "tracing")
 PLACES = {
     "current_trace": "tracing", "fields": "logs.fields", "get_logger": "logging", "get_recent": "tracing",
     "span": "tracing", "trace": "tracing",
@@ -77,3 +81,18 @@ def test_public_api_is_type_checked():
     """Mypy's list has it."""
     root = Path(__file__).parent.parent
     assert '"tests/support/public_api.py"' in (root / "pyproject.toml").read_text("utf-8")
+
+
+# Their settings, or another library's types, are imported for type checkers alone.
+_FOR_CHECKERS = {"configure", "install_sinks", "new_trace", "write_textfile"}
+
+
+@pytest.mark.parametrize("place", ["hearthnet", *(f"hearthnet.observability.{name}" for name in INSTRUMENTS)])
+def test_annotations_of_functions_can_be_read(place):
+    """Tools that read them at run time have no type checker's names: `typing` is not imported for these alone."""
+    module = import_module(place)
+    offered = [getattr(module, name) for name in module.__all__ if name not in _FOR_CHECKERS]
+    functions = [one for one in offered if inspect.isfunction(one)]
+    functions += [one.__init__ for one in (hearthnet.fields, hearthnet.trace, tracing.Span)]
+
+    assert all("return" in get_type_hints(function) for function in functions)

@@ -187,6 +187,21 @@ def test_importing_the_instruments_compiles_and_reads_little():
     assert {f"hearthnet.{name}" for name in later}.isdisjoint(done.stdout.split())
 
 
+def test_instruments_import_little_of_the_standard_library():
+    """Beyond logging and orjson four modules; `typing` alone would take as long as a fifth of ours."""
+    script = (
+        "import sys, logging, orjson; before = set(sys.modules)\n"
+        "from hearthnet import fields\n"
+        "from hearthnet.observability import get_logger, metrics, trace\n"
+        "print(' '.join(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    public = {name for name in done.stdout.split() if not name.startswith(("_", "hearthnet"))}
+    assert public <= {"contextvars", "gc", "struct", "zlib"}
+    assert "typing" not in done.stdout.split()
+
+
 def test_help_is_light():
     """`hearthnet --help` imports no command, no framework and no store."""
     script = "import sys\nfrom hearthnet.cli.main import _run\n_run(['--help'])\nprint('\\n', ' '.join(sys.modules))"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from hearthnet.bus.capability import Frames
 from hearthnet.errors import WireError
-from hearthnet.observability.records.context import Scope, swap
+from hearthnet.observability.records.context import swap
 from hearthnet.observability.tracing import span
+
+if TYPE_CHECKING:
+    from hearthnet.observability.records.context import Scope
 
 __all__ = ["CallStream"]
 

@@ -17,8 +17,8 @@ from hearthnet.errors import StoreError
 from hearthnet.forensics.evidence.entries import plain
 from hearthnet.observability import metrics, telemetry
 from hearthnet.observability.doctor import CheckResult
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, is_failure
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.store.reader import Reader, TraceFilter
 from hearthnet.observability.traces.span import recent_orphans
 

@@ -205,7 +205,7 @@ def _pending(where: Locations) -> list[dict[str, Any]]:
     """Returns the newest traces of the running node, which has some before they are on disk."""
     from hearthnet.cli.client import NodeClient
     from hearthnet.cli.trace.show import trace_shape
-    from hearthnet.observability.records.record import TraceRecord
+    from hearthnet.observability.records.stored import TraceRecord
 
     since = _exact(time.time_ns() // 1_000 - _PENDING_US)
     # Columns of the table, too: integers that SQLite can take.

@@ -7,10 +7,13 @@ its own, because programs that make records import it, and read no box.
 from __future__ import annotations
 
 import struct
-from typing import Final
 from zlib import crc32
 
 from hearthnet.forensics.tables import PAYLOAD_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["FRAME", "FRAME_FIELDS", "FRAME_MAGIC", "pack"]
 

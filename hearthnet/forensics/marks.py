@@ -6,7 +6,10 @@ A module of its own, because programs that make traces import it, and read no bo
 from __future__ import annotations
 
 import struct
-from typing import Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = [
     "CAPABILITY_BYTES", "ENTRY", "ENTRY_BYTES", "SPAN", "SPAN_AT", "SPAN_MARK_AT", "TRACE", "TRACE_MARK_AT",

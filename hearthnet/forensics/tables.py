@@ -5,7 +5,10 @@ Written out, not taken from the records: this folder imports the standard librar
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
 
 __all__ = ["COLUMNS", "FRAMES", "NEWEST_VERSION", "PAYLOAD_VERSION"]
 

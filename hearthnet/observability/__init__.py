@@ -10,16 +10,18 @@ import them only then.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from hearthnet.config import ObservabilityConfig
     from hearthnet.observability import doctor, metrics
     from hearthnet.observability import tracing as trace
     from hearthnet.observability.doctor import Check
     from hearthnet.observability.logging import get_logger
     from hearthnet.observability.logs.console import Mode
-    from hearthnet.observability.records.record import TraceRecord
+    from hearthnet.observability.records.stored import TraceRecord
 
 __all__ = ["doctor", "get_logger", "metrics", "trace"]
 

@@ -10,28 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from threading import Thread
 from time import monotonic
-from typing import Any, Final, Generic, TypeVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 __all__ = ["ALL_S", "DEADLINE_S", "Callback", "call_all"]
 
-T = TypeVar("T")
 
 DEADLINE_S: Final = 1.0
 ALL_S: Final = 5.0  # half of the time that Prometheus gives a scrape
 
 
-class Callback(Generic[T]):
+class Callback:
     """A function, its thread while it runs, and what came of its last call."""
 
     __slots__ = ("_began_s", "_error", "_function", "_is_late", "_thread", "_value")
 
-    def __init__(self, function: Callable[[], T]) -> None:
+    def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
         self._thread: Thread | None = None
         self._began_s = 0.0
         self._is_late = False
         self._error: Exception | None = LookupError("it was not called yet")
-        self._value: T | None = None
+        self._value: object = None
 
     def call(self, deadline_s: float) -> None:
         """Calls the function, or joins a call under way, and waits until `deadline_s` after its beginning at most."""
@@ -56,7 +58,7 @@ class Callback(Generic[T]):
         except BaseException as error:  # sys.exit too is its failure, and must not end the scrape  # noqa: BLE001
             self._error = RuntimeError(f"it raised {type(error).__name__}")
 
-    def result(self) -> T:
+    def result(self) -> Any:
         """Returns what the function returned.
 
         Raises:
@@ -67,12 +69,10 @@ class Callback(Generic[T]):
             raise TimeoutError("no result in time")
         if self._error is not None:
             raise self._error
-        value: Any = self._value
-        found: T = value
-        return found
+        return self._value
 
 
-def call_all(callbacks: Iterable[Callback[Any]]) -> None:
+def call_all(callbacks: Iterable[Callback]) -> None:
     """Calls each; see the module for how long."""
     end_s = monotonic() + ALL_S
     for callback in callbacks:

@@ -7,10 +7,13 @@ cannot be on the page even so has a `problem`.
 from __future__ import annotations
 
 from math import inf, isnan
-from typing import Final, NamedTuple
 
 from hearthnet.observability.records.record import clean_text, error_text, is_a, safe_text
 from hearthnet.observability.redaction.expressions import Expression
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["MAX_LABEL_BYTES", "Declaration", "declare", "label_value", "printable"]
 
@@ -26,7 +29,7 @@ _NO_NAME_CHARS: Final = Expression(r"[^a-zA-Z0-9_:]|\A[0-9]")
 _NO_LABEL_CHARS: Final = Expression(r"[^a-zA-Z0-9_]|\A[0-9]")
 
 
-class Declaration(NamedTuple):
+class Declaration:
     """What a program declared, as the page can have it.
 
     Attributes:
@@ -39,13 +42,25 @@ class Declaration(NamedTuple):
         problem: why it cannot be on the page; empty: it can.
     """
 
-    kind: str
-    name: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-    text: str = ""
-    spelled: tuple[str, ...] = ()
-    problem: str = ""
+    __slots__ = ("buckets", "kind", "labels", "name", "problem", "spelled", "text")
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        labels: tuple[str, ...] = (),
+        buckets: tuple[float, ...] = (),
+        text: str = "",
+        spelled: tuple[str, ...] = (),
+        problem: str = "",
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.labels = labels
+        self.buckets = buckets
+        self.text = text
+        self.spelled = spelled
+        self.problem = problem
 
     @property
     def doc(self) -> str:
@@ -68,7 +83,7 @@ class Declaration(NamedTuple):
 
     def refused(self, problem: str) -> Declaration:
         """Returns the same with a problem."""
-        return self._replace(problem=problem)
+        return Declaration(self.kind, self.name, self.labels, self.buckets, self.text, self.spelled, problem)
 
 
 def declare(kind: str, name: object, doc: object, labels: object, buckets: object) -> Declaration:

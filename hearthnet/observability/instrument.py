@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import wraps
@@ -26,12 +25,18 @@ from inspect import iscoroutinefunction
 from math import inf
 from time import perf_counter, time
 from types import TracebackType
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, cast
 
-from hearthnet.observability.callback import Callback
 from hearthnet.observability.declaration import MAX_LABEL_BYTES, Declaration, label_value
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction.rules import REDACTED, is_told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Self, TypeVar
+
+    from hearthnet.observability.callback import Callback
+
+    F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = [
     "MAX_SERIES", "OTHER", "Around", "Counter", "CounterSeries", "ExemplarAt", "Gauge", "GaugeSeries", "Histogram",
@@ -42,28 +47,39 @@ OTHER: Final = "other"  # every label value without a series of its own
 MAX_SERIES: Final = 200  # of an instrument; series of declared values alone are not counted: their number is known
 _MAX_SPELLINGS: Final = 2 * MAX_SERIES  # further combinations, as callers spelled them, that are found as fast
 
-S = TypeVar("S", bound="Series")
-F = TypeVar("F", bound=Callable[..., Any])
 
 Refuse = Callable[[str, Exception], None]
 Exemplar = Mapping[str, str]
 
 
-class ExemplarAt(NamedTuple):
+class ExemplarAt:
     """Labels that lead from a sample to one call, a trace id mostly; its amount, and when: UTC seconds."""
 
-    labels: Exemplar
-    amount: float
-    at_s: float
+    __slots__ = ("amount", "at_s", "labels")
+
+    def __init__(self, labels: Exemplar, amount: float, at_s: float) -> None:
+        self.labels = labels
+        self.amount = amount
+        self.at_s = at_s
 
 
-class Sample(NamedTuple):
-    """One number of a series: `le` is the upper bound of a histogram's bucket, `part` says which number it is."""
+class Sample:
+    """One number of a series.
 
-    part: str  # "value", "bucket" or "sum"
-    value: float
-    le: float | None = None
-    exemplar: ExemplarAt | None = None
+    Args:
+        part: which number it is, "value", "bucket" or "sum".
+        value: the number.
+        le: the upper bound of a histogram's bucket.
+        exemplar: of a counter, or a bucket.
+    """
+
+    __slots__ = ("exemplar", "le", "part", "value")
+
+    def __init__(self, part: str, value: float, le: float | None = None, exemplar: ExemplarAt | None = None) -> None:
+        self.part = part
+        self.value = value
+        self.le = le
+        self.exemplar = exemplar
 
 
 class _Labelled:
@@ -152,7 +168,7 @@ class GaugeSeries(Series):
 
     __slots__ = ("callback",)
 
-    callback: Callback[float] | None  # calls the function that gives the value
+    callback: Callback | None  # calls the function that gives the value
 
     def restart(self) -> None:
         """Sets it to 0; a function that gives the value stays."""
@@ -192,6 +208,8 @@ class GaugeSeries(Series):
 
     def set_function(self, function: Callable[[], float]) -> None:
         """Has `function` give the value at each scrape, whatever is set; see `callback` for its bounds."""
+        from hearthnet.observability.callback import Callback  # late: few gauges compute their value
+
         try:
             with self._guard:
                 if not callable(function):
@@ -220,13 +238,22 @@ class GaugeSeries(Series):
 class HistogramSeries(Series):
     """One series of a histogram."""
 
-    __slots__ = ("_counts", "_exemplars")
+    __slots__ = ("_counts", "_exemplars", "_find")
+
+    _find: Callable[[tuple[float, ...], float], int]  # the bucket of an amount
 
     def restart(self) -> None:
         """Makes the series as it is when new."""
         self._value = 0.0  # the sum
         self._counts = [0] * (len(self._bounds) + 1)
         self._exemplars: dict[int, ExemplarAt] = {}  # the last of each bucket that has one
+        self._find = self._find_first
+
+    def _find_first(self, bounds: tuple[float, ...], number: float) -> int:
+        from bisect import bisect_left  # late: most programs that import this observe nothing of their own
+
+        self._find = bisect_left
+        return bisect_left(bounds, number)
 
     def observe(self, amount: float, exemplar: Exemplar | None = None) -> None:
         """Counts a finite amount in its bucket, in the metric's unit; `exemplar`: as of a counter."""
@@ -234,7 +261,7 @@ class HistogramSeries(Series):
             number = float(amount)
             if not -inf < number < inf:
                 raise ValueError("a histogram takes finite amounts")
-            at = bisect_left(self._bounds, number)
+            at = self._find(self._bounds, number)
             with self._guard:
                 self._counts[at] += 1
                 self._value += number
@@ -287,14 +314,14 @@ class Around:
                 with Around(self._begin, self._end):
                     return await function(*args, **kwargs)
 
-            return cast("F", awaited)
+            return awaited  # type: ignore[return-value]
 
         @wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
             with Around(self._begin, self._end):
                 return function(*args, **kwargs)
 
-        return cast("F", called)
+        return called  # type: ignore[return-value]
 
 
 class Hooks:
@@ -312,7 +339,7 @@ class Hooks:
         self.misuse = misuse
 
 
-class Instrument(Series, Generic[S]):
+class Instrument(Series):
     """A named metric. Without labels it is its own only series."""
 
     kind = ""
@@ -326,8 +353,8 @@ class Instrument(Series, Generic[S]):
         self._lock = threading.RLock()
         self._allowed: dict[str, set[str]] = {}
         self._uncleaned: dict[str, list[str]] = {}  # values that were allowed since
-        self._series: dict[tuple[str, ...], S] = {}
-        self._children: dict[tuple[object, ...], S] = {}  # the same, by the callers' spelling
+        self._series: dict[tuple[str, ...], Series] = {}
+        self._children: dict[tuple[object, ...], Series] = {}  # the same, by the callers' spelling
         self._undeclared = 0  # series with an undeclared value
         super().__init__(_Labelled() if self.label_names else self._lock, self._misused, declaration.buckets)
         self._unshown = self._new()  # for callers with wrong labels
@@ -339,7 +366,7 @@ class Instrument(Series, Generic[S]):
         return self.declaration.doc
 
     @abstractmethod
-    def _new(self) -> S:
+    def _new(self) -> Series:
         """Returns a new series."""
 
     def _misused(self, method: str, error: Exception) -> None:
@@ -359,7 +386,7 @@ class Instrument(Series, Generic[S]):
             self._children.clear()  # what was `other` until now may have its own series from now on
         return None
 
-    def labels(self, *values: object, **named: object) -> S:
+    def labels(self, *values: object, **named: object) -> Series:
         """Returns the series with these label values, by position or by name; see `allow` for which one that is.
 
         A value is its text: of bytes what they spell, of anything else `str()`.
@@ -378,7 +405,7 @@ class Instrument(Series, Generic[S]):
     def _wrong_labels(self) -> ValueError:
         return ValueError(f"its labels are: {', '.join(self.label_names) or 'none'}")
 
-    def _find_child(self, values: tuple[object, ...]) -> S:
+    def _find_child(self, values: tuple[object, ...]) -> Series:
         if not values or len(values) != len(self.label_names):
             if not self.declaration.problem:
                 self._misused("labels", self._wrong_labels())
@@ -427,7 +454,7 @@ class Instrument(Series, Generic[S]):
     def _has_room(self, values: tuple[str, ...]) -> bool:
         return self._undeclared < MAX_SERIES or self._is_declared(values)
 
-    def _make_child(self, values: tuple[str, ...]) -> S:
+    def _make_child(self, values: tuple[str, ...]) -> Series:
         """Makes a series; returns that of a finalizer or signal handler that made it in between, if there is one."""
         made = self._new()
         child = self._series.setdefault(values, made)
@@ -435,7 +462,7 @@ class Instrument(Series, Generic[S]):
             self._undeclared += not self._is_declared(values)
         return child
 
-    def _remember(self, values: tuple[object, ...], child: S) -> None:
+    def _remember(self, values: tuple[object, ...], child: Series) -> None:
         """Caches the series under the caller's spelling; long values are not cached, they may be an attacker's."""
         if all(type(value) is str and len(value) <= MAX_LABEL_BYTES for value in values):
             if len(self._children) >= _MAX_SPELLINGS + len(self._series):
@@ -487,28 +514,43 @@ class Instrument(Series, Generic[S]):
             series.guard_with(self._lock)
 
 
-class Counter(Instrument[CounterSeries], CounterSeries):
+class Counter(Instrument, CounterSeries):
     """A metric that only rises."""
 
     kind = "counter"
+
+    if TYPE_CHECKING:
+
+        def labels(self, *values: object, **named: object) -> CounterSeries:
+            """Returns the series with these label values: see `Instrument.labels`."""
 
     def _new(self) -> CounterSeries:
         return CounterSeries(self._lock, self._misused)
 
 
-class Gauge(Instrument[GaugeSeries], GaugeSeries):
+class Gauge(Instrument, GaugeSeries):
     """A metric that rises and falls."""
 
     kind = "gauge"
+
+    if TYPE_CHECKING:
+
+        def labels(self, *values: object, **named: object) -> GaugeSeries:
+            """Returns the series with these label values: see `Instrument.labels`."""
 
     def _new(self) -> GaugeSeries:
         return GaugeSeries(self._lock, self._misused)
 
 
-class Histogram(Instrument[HistogramSeries], HistogramSeries):
+class Histogram(Instrument, HistogramSeries):
     """A metric that counts amounts by size."""
 
     kind = "histogram"
+
+    if TYPE_CHECKING:
+
+        def labels(self, *values: object, **named: object) -> HistogramSeries:
+            """Returns the series with these label values: see `Instrument.labels`."""
 
     def _new(self) -> HistogramSeries:
         return HistogramSeries(self._lock, self._misused, self.buckets)

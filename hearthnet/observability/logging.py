@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING, Any, Final, cast
 
 from hearthnet import observability
 from hearthnet.constants import TRACE_LOGGER
@@ -59,7 +58,10 @@ from hearthnet.observability.redaction.rules import prepare
 from hearthnet.observability.redaction.told import told_throughout
 from hearthnet.observability.runtime import runtime
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from hearthnet.config import ObservabilityConfig
     from hearthnet.observability.logs.console import Mode
     from hearthnet.observability.logs.daily_file import DailyFile
@@ -192,7 +194,7 @@ class Logger(logging.Logger):
         elif runtime.keep_debug and (scope := current.get()) is not None:
             keep_on(scope, self.name, text_of(msg, args), {**more, "extra": with_fields(more.get("extra"))})
 
-    def bind(self, /, **fields: Any) -> BoundLogger:
+    def bind(self, /, **fields: object) -> BoundLogger:
         """Returns a logger whose records all have these fields; this one does not change. Values are copied now."""
         return BoundLogger(self, copied(fields))
 
@@ -213,7 +215,7 @@ def get_logger(name: str) -> Logger:
         loggers[name] = logger
     elif not hasattr(logger, "bind"):
         logger.bind = Logger.bind.__get__(logger)  # type: ignore[attr-defined]
-    return cast("Logger", logger)
+    return logger  # type: ignore[return-value]  # or of the program's own class, which has the same methods now
 
 
 def _set_level(root: str) -> None:

@@ -16,19 +16,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from hearthnet.observability.callback import Callback, call_all
 from hearthnet.observability.declaration import Declaration, declare
 from hearthnet.observability.instrument import Counter, Gauge, Histogram, Hooks, Instrument
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.records.results import RESULTS
 from hearthnet.observability.runtime import runtime
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Final, Protocol, TypeVar
 
+    from hearthnet.observability.callback import Callback
     from hearthnet.observability.scrape import Registry
+
+    AnInstrument = TypeVar("AnInstrument", bound=Instrument)
 
 __all__ = [
     "Counter", "Gauge", "Histogram", "Instrument", "configure", "counter", "disabled", "exposition", "gauge",
@@ -55,22 +58,23 @@ DURATION_BUCKETS_MS: Final = (
 )
 
 
-class MetricsConfig(Protocol):
-    """The part of `ObservabilityConfig` that `configure` needs."""
+if TYPE_CHECKING:
 
-    @property
-    def metrics_enabled(self) -> bool:
-        """Whether metrics are on."""
+    class MetricsConfig(Protocol):
+        """The part of `ObservabilityConfig` that `configure` needs."""
+
+        @property
+        def metrics_enabled(self) -> bool:
+            """Whether metrics are on."""
 
 
 log = get_logger(__name__)
 
-AnInstrument = TypeVar("AnInstrument", bound=Instrument[Any])
 
-_instruments: dict[str, Instrument[Any]] = {}
-_refused: dict[tuple[object, ...], Instrument[Any]] = {}  # declarations that cannot be on the page
+_instruments: dict[str, Instrument] = {}
+_refused: dict[tuple[object, ...], Instrument] = {}  # declarations that cannot be on the page
 _misused: set[tuple[str, str, str]] = set()  # what was logged
-_on_scrape: list[Callback[object]] = []
+_on_scrape: list[Callback] = []
 runtime.at_fork(_misused.clear)
 
 
@@ -185,6 +189,8 @@ def disabled() -> bool:
 
 def on_scrape(refresh: Callable[[], object]) -> Callable[[], None]:
     """Calls `refresh` before each scrape, to set gauges; returns a function that ends this. Its bounds: `callback`."""
+    from hearthnet.observability.callback import Callback  # late: only a page needs it
+
     callback = Callback(refresh)
     _on_scrape.append(callback)
     return lambda: _on_scrape.remove(callback) if callback in _on_scrape else None
@@ -241,12 +247,14 @@ def write_textfile(path: str | Path) -> bool:
     return True
 
 
-def _shown(*, is_own: bool) -> list[Instrument[Any]]:
+def _shown(*, is_own: bool) -> list[Instrument]:
     made = list(_instruments.copy().values())
     return [one for one in made if not one.name.startswith(_OURS)] if is_own else made
 
 
 def _refresh() -> None:
+    from hearthnet.observability.callback import call_all
+
     owners = _on_scrape.copy()
     call_all(owners)
     for owner in owners:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
 
 from hearthnet.observability.records.context import current
 from hearthnet.observability.records.ids import id_source, new_trace_id
@@ -22,10 +21,12 @@ from hearthnet.observability.records.recorder import LazyRecorder, Recorder
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any, Final
 
-    from hearthnet.observability.records.record import TraceRecord
+    from hearthnet.observability.records.stored import TraceRecord
 
 __all__ = ["SLOW_MS", "Runtime", "runtime"]
 
@@ -98,7 +99,7 @@ class Runtime:
 
     def install(self, recorder: Recorder | LazyRecorder | None) -> None:
         """Makes `recorder` the one that the instruments write to; None: a fresh one in memory."""
-        self.recorder: Recorder = Recorder(new_trace_id()) if recorder is None else cast("Recorder", recorder)
+        self.recorder: Recorder = Recorder(new_trace_id()) if recorder is None else recorder  # type: ignore[assignment]
 
     def before_fork(self) -> None:
         """Closes the connections of this process: a child's idea of SQLite's locks would be a copy of its parent's."""

@@ -68,7 +68,7 @@ class Registry(CollectorRegistry):
     """
 
     def __init__(self, *, is_empty: bool = False) -> None:
-        self._collectors: dict[Collector, Callback[list[Metric]]] = {}
+        self._collectors: dict[Collector, Callback] = {}
         self._told: set[tuple[str, str]] = set()
         super().__init__()
         if not is_empty:
@@ -102,7 +102,7 @@ class Registry(CollectorRegistry):
             log.warning("metric is not on the page", extra={"metric": name, "error": error}, exc_info=error)
 
 
-def page(registry: Registry, instruments: Iterable[Instrument[Any]], chosen: Format) -> bytes:
+def page(registry: Registry, instruments: Iterable[Instrument], chosen: Format) -> bytes:
     """Returns the page of all metrics."""
     instruments = list(instruments)
     call_all(_callbacks(instruments))
@@ -118,7 +118,7 @@ def page(registry: Registry, instruments: Iterable[Instrument[Any]], chosen: For
     return b"".join(parts) + chosen.ending
 
 
-def _callbacks(instruments: list[Instrument[Any]]) -> Iterator[Callback[float]]:
+def _callbacks(instruments: list[Instrument]) -> Iterator[Callback]:
     for instrument in instruments:
         for _, series in instrument.series():
             if isinstance(series, GaugeSeries) and series.callback is not None:
@@ -151,7 +151,7 @@ def _rendered(family: Metric, chosen: Format, taken: set[str]) -> bytes:
     return printable(text).encode()
 
 
-def _family(instrument: Instrument[Any], registry: Registry) -> Metric:
+def _family(instrument: Instrument, registry: Registry) -> Metric:
     """Returns an instrument's series; those whose function failed are missing."""
     name = instrument.declaration.key if instrument.kind == "counter" else instrument.name
     made: Metric = _FAMILIES[instrument.kind](name, instrument.doc, labels=instrument.label_names)

@@ -41,8 +41,8 @@ from hearthnet.observability.logs.console import Mode, check_mode
 from hearthnet.observability.process import uncaught
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import LazyRecorder, Recorder
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.runtime import runtime

@@ -20,17 +20,26 @@ from contextvars import Token
 from functools import partial
 from operator import index
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 from hearthnet import observability
 from hearthnet.constants import TRACE_RING_BUFFER
 from hearthnet.observability.records.context import collector, current, innermost
-from hearthnet.observability.records.record import TraceRecord, is_a
+from hearthnet.observability.records.record import is_a
 from hearthnet.observability.records.results import OK, is_failure, result_of
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.begin import new_trace
-from hearthnet.observability.traces.span import OpenTrace, Root, Span, innermost_root, quoted_name, span, step_out
+from hearthnet.observability.traces.span import Root, Span, innermost_root, quoted_name, span, step_out
 from hearthnet.observability.traces.trace import Trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, ParamSpec, Self, TypeVar
+
+    from hearthnet.observability.records.context import Scope
+    from hearthnet.observability.traces.span import OpenTrace
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 __all__ = [
     "Span",
@@ -51,9 +60,6 @@ _MISSING: Final = Token.MISSING
 _scope: Final = current.get
 _reset_scope: Final = current.reset
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 
 def attach(trace: Trace | None) -> None:
     """Makes an existing trace current in this task; neither starts nor ends it. `detach` takes it back.
@@ -72,7 +78,7 @@ def attach(trace: Trace | None) -> None:
 
 def _no_trace() -> Trace:
     """Returns a trace that has ended, so nothing is recorded in it."""
-    return Trace.from_record(TraceRecord(0, "", 0, "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
+    return Trace.from_record((0, "", 0, "", None, "", None, 0, 0, 0.0, OK, None, 0, b"[]", b"{}"))
 
 
 def detach() -> None:
@@ -111,8 +117,14 @@ def current_trace() -> Trace | None:
     scope = current.get()
     if scope is None:
         return None
-    trace = cast("Trace", scope.trace)  # tracing sets only its own scopes
+    trace = _trace_of(scope)
     return None if trace.ended else trace
+
+
+def _trace_of(scope: Scope) -> Trace:
+    trace: Any = scope.trace  # tracing sets only its own scopes
+    found: Trace = trace
+    return found
 
 
 class trace:  # noqa: N801  # used like a function
@@ -132,7 +144,7 @@ class trace:  # noqa: N801  # used like a function
 
     __slots__ = ("_extras", "_lost", "_name", "_open")
 
-    def __init__(self, name: str, /, **extras: Any) -> None:
+    def __init__(self, name: str, /, **extras: object) -> None:
         if callable(name):
             raise TypeError(f"a trace has a name: @trace({quoted_name(name)})")
         self._name = name
@@ -149,7 +161,7 @@ class trace:  # noqa: N801  # used like a function
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         scope = current.get()
-        here = None if scope is None else cast("Trace", scope.trace)
+        here: Any = None if scope is None else scope.trace
         # The same object may be open in several tasks: each leaves its own.
         if here is not None and here in self._open:
             self._open.remove(here)
@@ -174,13 +186,14 @@ class trace:  # noqa: N801  # used like a function
         """Returns `function` with a trace around each of its calls, and else unchanged."""
         from hearthnet.observability.traces.decorator import decorate  # late: it imports `inspect`
 
-        return cast("Callable[P, R]", decorate(partial(_Call, self._name, self._extras), function))
+        decorated: Callable[P, R] = decorate(partial(_Call, self._name, self._extras), function)
+        return decorated
 
 
 def _begin(name: str, extras: dict[str, Any]) -> Trace:
     around = innermost()
     begun = new_trace(name)
-    if around is not None and not (outer := cast("Trace", around.trace)).ended:
+    if around is not None and not (outer := _trace_of(around)).ended:
         with suppress(ImportError):  # a signal handler has interrupted that import, and comes here itself
             from hearthnet.observability.traces.traceparent import root_span_id  # late: it is rarely needed
 

@@ -17,8 +17,8 @@ from benchmarks.records import count_rows, framed, numbered
 from hearthnet import __version__
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.budget import Budget
 from hearthnet.observability.store.writer import Writer

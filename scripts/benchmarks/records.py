@@ -10,7 +10,8 @@ import orjson
 from hearthnet.forensics.frames import pack
 from hearthnet.observability import trace
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.record import TraceRecord, WholeTrace
+from hearthnet.observability.records.record import WholeTrace
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.ring import RECOUNT
 

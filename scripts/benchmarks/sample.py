@@ -19,7 +19,7 @@ import orjson
 from benchmarks.records import count_rows
 from hearthnet.constants import LIBRARY_ROLE, NODE_ROLE
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 
 __all__ = ["LOGS", "NOW", "TRACES", "make_store"]

@@ -14,7 +14,7 @@ from support.old_box import old_box
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 SIZES = Sizes(traces=64_000, logs=16_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
 
 def a_trace(number: int, run_id: str = "run", **changes: Any) -> TraceRecord:

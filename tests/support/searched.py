@@ -9,7 +9,7 @@ import orjson
 from support.records import a_log, a_trace
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store.rows import INSERT_RUN, LOGS, TRACES
 from hearthnet.observability.store.search import compile_query, run_query
 

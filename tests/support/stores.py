@@ -11,7 +11,7 @@ from benchmarks.records import count_rows
 
 from hearthnet import database
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 
 

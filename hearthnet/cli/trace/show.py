@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hearthnet.locations import Locations
-    from hearthnet.observability.records.record import LogRecord
+    from hearthnet.observability.records.stored import LogRecord
     from hearthnet.observability.store.reader import Reader, TraceFilter
 
 __all__ = ["ended_us", "find", "is_reference", "rows_of", "show", "trace_id_of", "trace_shape"]
@@ -211,11 +211,13 @@ def _from_disk(where: Locations, n: int, wanted: TraceFilter) -> list[dict[str, 
 
 def rows_of(reader: Reader, n: int, wanted: TraceFilter) -> list[dict[str, Any]]:
     """Returns the newest `n` committed traces that match, each with its program."""
+    from hearthnet.observability.store.rows import as_dict
+
     if wanted.program is not None and not reader.knows_programs():
         return []
     records = reader.recent(n, wanted)
     programs = reader.programs({record.run_id for record in records})
-    return [{**record.as_dict(), "program": programs.get(record.run_id)} for record in records]
+    return [{**as_dict(record), "program": programs.get(record.run_id)} for record in records]
 
 
 def _visits(where: Locations, trace_id: str) -> list[dict[str, Any]]:

@@ -11,11 +11,14 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from time import monotonic, time_ns
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from hearthnet.observability.logs.context_fields import copied, without_secrets
 from hearthnet.observability.logs.messages import ERROR, admit_key, find, with_repeats
 from hearthnet.observability.records.record import clean_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = ["BoundLogger", "LimitedLogger", "refuse"]
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, Final, cast
 
 from hearthnet.constants import MAX_NESTING
 from hearthnet.observability.records.context import collector
 from hearthnet.observability.records.record import bounded, clean_text
 from hearthnet.observability.redaction.rules import REDACTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 __all__ = [
     "Fields",
@@ -122,6 +125,6 @@ def with_fields(extra: object) -> Any:
     if extra is None:
         return found.values
     try:
-        return {**found.values, **cast("Mapping[str, object]", extra)}
+        return {**found.values, **extra}  # type: ignore[dict-item]
     except Exception:  # no mapping, or one that raises while it is read: the logger copes  # noqa: BLE001
         return extra

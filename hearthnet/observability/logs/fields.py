@@ -13,15 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from hearthnet.observability.logs.context_fields import Fields, context_fields, copied, current_fields, swap_fields
 from hearthnet.observability.records.results import OK
 
-__all__ = ["fields"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ParamSpec, Self, TypeVar
 
-P = ParamSpec("P")
-R = TypeVar("R")
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+__all__ = ["fields"]
 
 
 class fields:  # noqa: N801  # used like a function
@@ -35,7 +38,7 @@ class fields:  # noqa: N801  # used like a function
 
     __slots__ = ("_values",)
 
-    def __init__(self, /, **values: Any) -> None:
+    def __init__(self, /, **values: object) -> None:
         self._values = copied(values)
 
     def __enter__(self) -> Self:
@@ -67,7 +70,8 @@ class fields:  # noqa: N801  # used like a function
         """Returns `function`, of any kind, with these fields in each of its calls; see `traces.decorator`."""
         from hearthnet.observability.traces.decorator import decorate  # late: it imports `inspect`
 
-        return cast("Callable[P, R]", decorate(partial(_Call, self), function))
+        decorated: Callable[P, R] = decorate(partial(_Call, self), function)
+        return decorated
 
 
 class _Call:

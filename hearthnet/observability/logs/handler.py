@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.constants import TRACE_LOGGER
 from hearthnet.observability.logs.context_fields import current_fields
@@ -36,7 +35,10 @@ from hearthnet.observability.logs.tracebacks import Error, ExcInfo
 from hearthnet.observability.records.context import current
 from hearthnet.observability.runtime import runtime
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from hearthnet.observability.logs.console import Console
     from hearthnet.observability.logs.daily_file import DailyFile
 

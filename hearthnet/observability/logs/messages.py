@@ -16,13 +16,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from time import gmtime, strftime, time_ns
-from typing import Any, Final
 
 from orjson import dumps
 
 from hearthnet.constants import CRASH_LOGGER, LEVELS, MAX_JSON_LINE_BYTES, MAX_LOG_ROW_BYTES, TRACE_LOGGER
 from hearthnet.observability.logs.tracebacks import Error, ExcInfo, Texts, passed_by, texts_of
-from hearthnet.observability.records.context import Scope, current, innermost
+from hearthnet.observability.records.context import current, innermost
 from hearthnet.observability.records.record import (
     LogValues,
     clean_text,
@@ -37,6 +36,12 @@ from hearthnet.observability.records.record import (
 from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.redaction.told import Known, Told, calls, told_throughout
 from hearthnet.observability.runtime import runtime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from hearthnet.observability.records.context import Scope
 
 __all__ = [
     "DEBUG",
@@ -87,7 +92,7 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 # Keys of the line or the row itself; a field of that name is stored as `x_<name>`.
 OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "after_trace", "exc", "repeats"})
 # To format one takes twice as long.
-MS: Final = tuple(b"%03d" % ms for ms in range(1_000))
+MS: Final = tuple(map(b"%03d".__mod__, range(1_000)))
 # The second of the last line, and how all lines of that second begin.
 latest: Final[list[tuple[int, bytes]]] = [(-1, b"")]
 
@@ -485,7 +490,7 @@ def said_once(message: Message, error: Error | None, made: Place | None) -> tupl
     if trace_id is None or message.logger == CRASH_LOGGER:
         passed.note_logged()
         return error, made
-    return error._replace(is_recorded=True), (trace_id, None, None)
+    return error.recorded(), (trace_id, None, None)
 
 
 def _encoded(extra: object, said: Error | None) -> tuple[bytes, Texts | None]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Final
 
 from orjson import OPT_APPEND_NEWLINE, dumps
 
@@ -36,7 +35,10 @@ from hearthnet.observability.records.context import current
 from hearthnet.observability.records.record import is_plain, one_line
 from hearthnet.observability.runtime import runtime
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from hearthnet.observability.logs.handler import JsonHandler
     from hearthnet.observability.logs.messages import Message
 

@@ -12,32 +12,35 @@ MemoryHandler that passes records to it counts as its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
 
 from hearthnet.observability.logs.messages import WARNING, level_name
 from hearthnet.observability.runtime import runtime
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from typing import Final, Protocol
 
-__all__ = ["Watched", "look", "passes_on"]
+__all__ = ["look", "passes_on"]
 
 _MAX_NAMED: Final = 10
 
 
-class Watched(Protocol):
-    """The JSON log's handler, as far as it is watched; its attributes are described there."""
+if TYPE_CHECKING:
 
-    level: int
-    missed: int
-    obstacles: list[str]
-    unfed_looks: int
+    class Watched(Protocol):
+        """The JSON log's handler, as far as it is watched; its attributes are described there."""
 
-    def is_taken_away(self) -> bool:
-        """Returns whether records of other libraries do not come, and it is not meant so."""
+        level: int
+        missed: int
+        obstacles: list[str]
+        unfed_looks: int
 
-    def take(self, logger: str, level: int, text: str, exc_info: None, extra: object) -> None:
-        """Writes and records a record."""
+        def is_taken_away(self) -> bool:
+            """Returns whether records of other libraries do not come, and it is not meant so."""
+
+        def take(self, logger: str, level: int, text: str, exc_info: None, extra: object) -> None:
+            """Writes and records a record."""
 
 
 def look(

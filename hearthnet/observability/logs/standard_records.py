@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.constants import DONE, TRACE_LOGGER
 from hearthnet.observability.logs.messages import (
@@ -24,8 +23,10 @@ from hearthnet.observability.logs.tracebacks import Error, error_text
 from hearthnet.observability.records.record import bounded, clean_text, is_plain
 from hearthnet.observability.redaction.rules import REDACTED, scrub
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from typing import Any, Final
 
 __all__ = [
     "add_fields",

@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator
 from dis import opmap
 from traceback import StackSummary, TracebackException, walk_tb
 from types import CodeType, FrameType, TracebackType
-from typing import Final, NamedTuple, Protocol
 
 from hearthnet.constants import MAX_JSON_LINE_BYTES
 from hearthnet.observability.records.record import encode_value, one_line, safe_text
 from hearthnet.observability.redaction.expressions import Expression
 from hearthnet.observability.redaction.rules import scrub
 
-__all__ = ["Error", "ExcInfo", "Recorder", "Texts", "error_text", "passed_by", "recorders", "shorten", "texts_of"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Protocol
+
+__all__ = ["Error", "ExcInfo", "Texts", "error_text", "passed_by", "recorders", "shorten", "texts_of"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 Texts = tuple[str, str]  # for the line, and for the row
@@ -48,7 +51,7 @@ _MEMBER: Final = Expression(r"[ |]*\+[-+]*-{9,} ")
 _FRAME: Final = Expression(r'(?: *\| )?(?:(?P<first>  File ")|    |  \[Previous )')
 
 
-class Error(NamedTuple):
+class Error:
     """What a record says of an error.
 
     Attributes:
@@ -59,24 +62,37 @@ class Error(NamedTuple):
         is_recorded: whether the traceback was recorded before; it is not a second time.
     """
 
-    exc_info: ExcInfo | None
-    text: str | None = None
-    stack: str | None = None
-    shown: str | None = None
-    is_recorded: bool = False
+    __slots__ = ("exc_info", "is_recorded", "shown", "stack", "text")
+
+    def __init__(
+        self, exc_info: ExcInfo | None, text: str | None = None, stack: str | None = None, shown: str | None = None
+    ) -> None:
+        self.exc_info = exc_info
+        self.text = text
+        self.stack = stack
+        self.shown = shown
+        self.is_recorded = False
+
+    def recorded(self) -> Error:
+        """Returns the same, as recorded before."""
+        again = Error(self.exc_info, self.text, self.stack, self.shown)
+        again.is_recorded = True
+        return again
 
 
-class Recorder(Protocol):
-    """What logs each exception that passes it, such as a request."""
+if TYPE_CHECKING:
 
-    def note_logged(self) -> None:
-        """Notes that the exception was taken with its traceback."""
+    class Recorder(Protocol):
+        """What logs each exception that passes it, such as a request."""
 
-    def trace_to_tell(self, trace_id: str | None) -> str | None:
-        """Returns the id of the trace that has the traceback already, for a record made in a trace (None: in none).
+        def note_logged(self) -> None:
+            """Notes that the exception was taken with its traceback."""
 
-        None: it has not, or the record is about something else.
-        """
+        def trace_to_tell(self, trace_id: str | None) -> str | None:
+            """Returns the id of the trace that has the traceback already, for a record made in a trace (None: in none).
+
+            None: it has not, or the record is about something else.
+            """
 
 
 # Code that logs each exception that passes it, with a function that finds what does so in a frame of it.
@@ -115,12 +131,10 @@ def _is_raised_anew(at: TracebackType | None, count: int) -> bool:
 
 def texts_of(error: Error) -> Texts | None:
     """Returns traceback and stack for the line and for the row, redacted; None if there is neither."""
-    exc_info, text, stack, shown, is_recorded = error
-    if is_recorded:
-        exc_info = text = None
-    if text is None and exc_info is not None:
-        text = shown or error_text(exc_info)
-    whole = "\n\n".join(part for part in (text, stack) if part)
+    text = None if error.is_recorded else error.text
+    if text is None and error.exc_info is not None and not error.is_recorded:
+        text = error.shown or error_text(error.exc_info)
+    whole = "\n\n".join(part for part in (text, error.stack) if part)
     if not whole:
         return None
     if not whole.isascii():

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from time import monotonic_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.logging import get_logger
 from hearthnet.observability.middleware.request import Request, begin, note_recorder
 from hearthnet.observability.middleware.routes import KnownTemplates, wsgi_route
-from hearthnet.observability.traces.generators import Inside, inside, swap_in
+from hearthnet.observability.traces.generators import inside, swap_in
+
+if TYPE_CHECKING:
+    from hearthnet.observability.traces.generators import Inside
 
 __all__ = ["RouteOfEnviron", "WSGIMiddleware"]
 

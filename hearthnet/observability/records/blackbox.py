@@ -43,7 +43,8 @@ from hearthnet.forensics.model import Vitals
 from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 from hearthnet.observability.records.box_file import Sizes, box_path, make, new_header
 from hearthnet.observability.records.populate_pages import populate_pages
-from hearthnet.observability.records.record import LogFields, LogRecord, TraceFields, TraceRecord, safe_text
+from hearthnet.observability.records.record import LogFields, TraceFields, safe_text
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.records.tracked import tracked
 
 __all__ = ["BlackBox", "Sizes", "Slot", "box_path", "new_header"]

@@ -15,52 +15,54 @@ import gc
 import sys
 from contextvars import ContextVar
 from threading import get_ident
-from typing import TYPE_CHECKING, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from hearthnet.observability.records.record import LogValues
 
-__all__ = ["Collector", "Counted", "Scope", "TraceLike", "collector", "current", "innermost", "swap"]
+__all__ = ["Collector", "collector", "current", "innermost", "swap"]
 
 
-class Counted(Protocol):
-    """A message whose records are counted when they are not stored."""
+if TYPE_CHECKING:
 
-    def drop_row(self) -> None:
-        """Counts one record that is not stored."""
+    class Counted(Protocol):
+        """A message whose records are counted when they are not stored."""
 
+        def drop_row(self) -> None:
+            """Counts one record that is not stored."""
 
-class TraceLike(Protocol):
-    """A trace as the context knows it."""
+    class TraceLike(Protocol):
+        """A trace as the context knows it."""
 
-    is_over: bool  # its record and its "done" line are made
+        is_over: bool  # its record and its "done" line are made
 
-    @property
-    def trace_id(self) -> str:
-        """Its ULID."""
+        @property
+        def trace_id(self) -> str:
+            """Its ULID."""
 
-    def hold(self, values: LogValues, message: Counted | None = None) -> bool:
-        """Keeps a log record until the trace ends, to store it if the trace is notable; False if it cannot."""
+        def hold(self, values: LogValues, message: Counted | None = None) -> bool:
+            """Keeps a log record until the trace ends, to store it if the trace is notable; False if it cannot."""
 
+    class Scope(Protocol):
+        """A trace and a position in it: `span_id` is None at the root."""
 
-class Scope(Protocol):
-    """A trace and a position in it: `span_id` is None at the root."""
+        @property
+        def trace(self) -> TraceLike:
+            """The trace."""
 
-    @property
-    def trace(self) -> TraceLike:
-        """The trace."""
+        @property
+        def span_id(self) -> str | None:
+            """The span."""
 
-    @property
-    def span_id(self) -> str | None:
-        """The span."""
+        @property
+        def closed_ns(self) -> int:
+            """When the span closed, on the monotonic clock; 0 while it is open, and at a root."""
 
-    @property
-    def closed_ns(self) -> int:
-        """When the span closed, on the monotonic clock; 0 while it is open, and at a root."""
-
-    @property
-    def outer(self) -> Scope | None:
-        """The scope around it."""
+        @property
+        def outer(self) -> Scope | None:
+            """The scope around it."""
 
 
 current: ContextVar[Scope | None] = ContextVar("hearthnet_scope", default=None)

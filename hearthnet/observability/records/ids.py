@@ -19,9 +19,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from time import time_ns
-from typing import Final, cast
 
 from hearthnet.observability.redaction.expressions import Expression
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["canonical", "id_source", "is_trace_id", "new_span_id", "new_trace_id"]
 
@@ -148,7 +151,7 @@ def new_span_id() -> str:
 def is_trace_id(text: object) -> bool:
     """Returns whether `text` is a ULID in its canonical (upper-case) spelling."""
     # By the type: a proxy's own `__class__` may raise.
-    return issubclass(type(text), str) and _TRACE_ID.fullmatch(cast("str", text)) is not None
+    return issubclass(type(text), str) and _TRACE_ID.fullmatch(text) is not None  # type: ignore[arg-type]
 
 
 def canonical(trace_id: object) -> str | None:
@@ -158,7 +161,7 @@ def canonical(trace_id: object) -> str | None:
         trace_id: a ULID as text, upper or lower case, or an object whose text is one, such as a `ulid.ULID`.
     """
     if is_trace_id(trace_id):
-        return cast("str", trace_id)
+        return trace_id  # type: ignore[return-value]
     try:
         text = str(trace_id)
     except Exception:  # its own code failed  # noqa: BLE001

@@ -1,8 +1,8 @@
 """The two records of telemetry, and how any value becomes bounded, redacted UTF-8 JSON.
 
-A record is immutable, its text is valid UTF-8 and within the bounds of `constants.py`, and its fields are the columns
-of its table in the order of its table. So no code behind this file checks, cleans or cuts again, and no row
-can poison a batch.
+A record is a tuple, its text is valid UTF-8 and within the bounds of `constants.py`, and its fields are the columns of
+its table in the order of its table; `stored.py` has them by name. So no code behind this file checks, cleans or cuts
+again, and no row can poison a batch.
 
 `encode` takes the fast way (orjson straight from the caller's dictionary) when every value is a short scalar, which is
 nearly always; anything else is rebuilt value by value.
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
-from typing import Any, Final, NamedTuple, TypeGuard, TypeVar, cast, get_args, get_type_hints
 
 import orjson
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES, MIN_SECRET_CHARS
 from hearthnet.forensics.frames import FRAME
+from hearthnet.forensics.tables import FRAMES, PAYLOAD_VERSION
 from hearthnet.observability.redaction.rules import (
     REDACTED,
     active,
@@ -33,7 +33,15 @@ from hearthnet.observability.redaction.rules import (
 )
 from hearthnet.observability.redaction.told import known, tell
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, TypeGuard, TypeVar
+
+    T = TypeVar("T")
+
 __all__ = [
+    "LOG_COLUMNS",
+    "TRACE_COLUMNS",
     "WHOLE_ITEMS",
     "KeptTrace",
     "WholeColumns",
@@ -42,14 +50,11 @@ __all__ = [
     "json_texts_of",
     "spans_in",
     "LogFields",
-    "LogRecord",
     "LogValues",
     "TraceFields",
-    "TraceRecord",
     "TraceValues",
     "bounded",
     "clean_text",
-    "column_types",
     "encode",
     "encode_plain",
     "encode_value",
@@ -74,65 +79,9 @@ LogFields = tuple[int, str, int, *LogValues]
 WholeColumns = tuple[int, str, str | None, str, str | None, int, int, float, str, str | None, int]
 WholeTrace = tuple[int, str, *WholeColumns, bytes]
 KeptTrace = TraceFields | WholeTrace
-
-
-class TraceRecord(NamedTuple):
-    """A finished trace. Times: `_us` UTC microseconds, `_mono_ns` of this run's monotonic clock, `_ms` durations.
-
-    Its identity is `run_id` and `number`, from its birth; `seq` is given when it is committed, and 0 before.
-    """
-
-    seq: int
-    run_id: str
-    number: int
-    trace_id: str
-    parent_id: str | None
-    capability: str
-    version: str | None
-    started_us: int
-    started_mono_ns: int
-    duration_ms: float
-    result: str
-    error: str | None
-    notable: int
-    spans: bytes
-    extras: bytes
-
-    @property
-    def root_key(self) -> tuple[str, int, int]:
-        """What the span id of its root is made of, see `root_span_id`."""
-        return self.trace_id, self.started_us, self.started_mono_ns
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields by name, spans and extras decoded: what `Trace.as_dict` returns of the same trace."""
-        return {**self._asdict(), "spans": orjson.loads(self.spans), "extras": orjson.loads(self.extras)}
-
-
-class LogRecord(NamedTuple):
-    """A stored log record. `repeats` counts equal records that it represents, itself not included.
-
-    `run_id`, `number` and `seq` are as in a trace.
-    """
-
-    seq: int
-    run_id: str
-    number: int
-    ts_us: int
-    level: str
-    logger: str
-    msg: str
-    trace_id: str | None
-    span_id: str | None
-    notable: int
-    repeats: int
-    extras: bytes
-    exc: str | None
-
-
-def column_types(record: type[TraceRecord | LogRecord]) -> dict[str, tuple[type, ...]]:
-    """Returns the types that each column of a record may have; those that are bytes hold JSON."""
-    return {name: get_args(kind) or (kind,) for name, kind in get_type_hints(record).items()}
-
+# What the fields are called, in their order: as those of `stored.TraceRecord` and `LogRecord`.
+TRACE_COLUMNS: Final = ("seq", "run_id", *FRAMES[PAYLOAD_VERSION]["traces"])
+LOG_COLUMNS: Final = ("seq", "run_id", *FRAMES[PAYLOAD_VERSION]["logs"])
 
 WHOLE_ITEMS: Final = 14  # one less than fields
 _PAYLOAD_AT: Final = FRAME.size
@@ -143,10 +92,10 @@ _FIRST_SPAN: Final = ',[{"id":"'  # no value has these characters: a quote withi
 def fields_of(kept: KeptTrace) -> TraceFields:
     """Returns the fields of a trace in the buffer."""
     if len(kept) != WHOLE_ITEMS:
-        return cast("TraceFields", kept)
+        return kept  # type: ignore[return-value]  # mypy does not tell them by their length
     frame = kept[-1]
     spans_at, extras_at = _parts(frame)
-    return cast("TraceFields", (*kept[:-1], frame[spans_at : extras_at - 1], frame[extras_at:-1]))
+    return (*kept[:-1], frame[spans_at : extras_at - 1], frame[extras_at:-1])
 
 
 def json_texts_of(frame: bytes) -> tuple[str, str]:
@@ -172,9 +121,6 @@ def _parts(frame: bytes) -> tuple[int, int]:
     if frame[extras_at - 3 : extras_at - 1] == b"[]":
         return extras_at - 3, extras_at
     return frame.index(_FIRST_SPAN.encode(), _PAYLOAD_AT) + 1, extras_at
-
-
-T = TypeVar("T")
 
 
 def is_a(value: object, kind: type[T]) -> TypeGuard[T]:

@@ -24,23 +24,25 @@ from collections.abc import Callable
 from itertools import count
 from operator import itemgetter
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hearthnet.constants import LOG_RING_BUFFER, TRACE_RING_BUFFER
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
-    KeptTrace,
+    LOG_COLUMNS,
+    TRACE_COLUMNS,
     LogFields,
-    LogRecord,
     LogValues,
     TraceFields,
-    TraceRecord,
     TraceValues,
     fields_of,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from hearthnet.observability.records.blackbox import BlackBox
+    from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
 __all__ = ["Buffer", "LazyRecorder", "Recorder"]
 
@@ -49,15 +51,13 @@ STORE_TRACES: Final = 20_000
 STORE_LOGS: Final = 10_000
 TRACE_BYTES: Final = 600  # of one in the box, about
 LOG_BYTES: Final = 400
-_TRACE_NOTABLE: Final = TraceRecord._fields.index("notable")
-_LOG_NOTABLE: Final = LogRecord._fields.index("notable")
-_trace_number: Final = itemgetter(TraceRecord._fields.index("number"))
-_log_number: Final = itemgetter(LogRecord._fields.index("number"))
-
-T = TypeVar("T")
+_TRACE_NOTABLE: Final = TRACE_COLUMNS.index("notable")
+_LOG_NOTABLE: Final = LOG_COLUMNS.index("notable")
+_trace_number: Final = itemgetter(TRACE_COLUMNS.index("number"))
+_log_number: Final = itemgetter(LOG_COLUMNS.index("number"))
 
 
-class Buffer(Generic[T]):
+class Buffer:
     """Holds at most `capacity` records that the writer has not committed yet.
 
     Attributes:
@@ -69,8 +69,8 @@ class Buffer(Generic[T]):
         if capacity < 1:
             raise ValueError("capacity must be at least 1")
         self.capacity = capacity
-        self.queue: deque[T] = deque()
-        self.in_flight: list[T] = []
+        self.queue: deque[Any] = deque()
+        self.in_flight: list[Any] = []
         self._dropped = 0
         # Re-entrant: a signal handler may log while its own thread is here.
         self._lock = threading.RLock()
@@ -78,7 +78,7 @@ class Buffer(Generic[T]):
     def __len__(self) -> int:
         return len(self.queue) + len(self.in_flight)
 
-    def offer(self, record: T) -> int:
+    def offer(self, record: object) -> int:
         """Appends a record, dropping the oldest if full. Returns the number of records held. 0.1 us."""
         self.queue.append(record)
         count = len(self.queue) + len(self.in_flight)
@@ -97,7 +97,7 @@ class Buffer(Generic[T]):
                     return
                 self._dropped += 1
 
-    def take(self, limit: int) -> list[T]:
+    def take(self, limit: int) -> list[Any]:
         """Returns the oldest records, at most `limit`, beginning with those of a batch that was never confirmed."""
         with self._lock:
             self.put_back(limit)
@@ -118,7 +118,7 @@ class Buffer(Generic[T]):
         with self._lock:
             self.in_flight.clear()
 
-    def snapshot(self) -> list[T]:
+    def snapshot(self) -> list[Any]:
         """Returns the records that are not committed, oldest first."""
         with self._lock:
             return [*self.in_flight, *self.queue]
@@ -148,8 +148,8 @@ class Recorder:
     def __init__(self, run_id: str, wake: Callable[[bool, bool], None] | None = None) -> None:
         self.run_id = run_id
         self.numbers = count(1)
-        self.traces: Buffer[KeptTrace] = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
-        self.logs: Buffer[LogFields] = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
+        self.traces = Buffer(STORE_TRACES if wake else TRACE_RING_BUFFER)
+        self.logs = Buffer(STORE_LOGS if wake else LOG_RING_BUFFER)
         self.box: BlackBox | None = None
         self.is_idle = False
         self.wake = wake
@@ -213,10 +213,14 @@ class Recorder:
 
     def pending_traces(self) -> list[TraceRecord]:
         """Returns the traces that are not committed, oldest first."""
+        from hearthnet.observability.records.stored import TraceRecord  # late: few programs read their own records
+
         return list(map(TraceRecord._make, self.pending_fields()))
 
     def pending_logs(self) -> list[LogRecord]:
         """Returns the log records that are not committed, oldest first."""
+        from hearthnet.observability.records.stored import LogRecord  # late: as above
+
         return list(map(LogRecord._make, self.logs.snapshot()))
 
     def pending_numbers(self) -> list[int]:
@@ -251,6 +255,8 @@ class Recorder:
         """
         if self.wake is None:  # no writer: records stay in the buffers
             return 0.0
+        from hearthnet.observability.records.stored import TraceRecord  # late: as above
+
         traces, logs = self.traces.snapshot()[:1], self.pending_logs()[:1]
         oldest = [TraceRecord._make(fields_of(kept)) for kept in traces]
         ages = [(mono_ns - trace.started_mono_ns) / 1e9 - trace.duration_ms / 1e3 for trace in oldest]

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
 from weakref import WeakSet
 
-__all__ = ["Renewable", "tracked"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Protocol
+
+__all__ = ["tracked"]
 
 
-class Renewable(Protocol):
-    """Holds something that two processes cannot share."""
+if TYPE_CHECKING:
 
-    def renew_in_child(self) -> None:
-        """Replaces it. Called in a forked child, which has one thread."""
+    class Renewable(Protocol):
+        """Holds something that two processes cannot share."""
+
+        def renew_in_child(self) -> None:
+            """Replaces it. Called in a forked child, which has one thread."""
 
 
 tracked: Final[WeakSet[Renewable]] = WeakSet()

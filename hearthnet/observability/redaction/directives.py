@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Final
 
 from hearthnet.observability.redaction.expressions import BEGINS, NEXT_ITEM
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from hearthnet.observability.redaction.values import Span
 
 __all__ = ["FIRST_LETTERS", "FIRST_WORDS", "MAX_CHARS", "MIN_CHARS", "SEPARATORS", "directed", "in_arguments"]

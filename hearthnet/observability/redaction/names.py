@@ -13,10 +13,13 @@ import re
 from collections import defaultdict
 from functools import cache
 from itertools import pairwise
-from typing import Final
 
 from hearthnet.constants import MIN_SECRET_CHARS
 from hearthnet.observability.redaction.expressions import Expression
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = [
     "LIKELY",

@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
 from hearthnet.observability.redaction.directives import (
@@ -31,7 +30,10 @@ from hearthnet.observability.redaction.directives import (
 from hearthnet.observability.redaction.names import PLAIN, SECRET, is_meant, judge, looks_random, quick_look, words_of
 from hearthnet.observability.redaction.told import MAX_TOLD, PATH, is_distinct, known, known_here, tell
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from hearthnet.observability.redaction.shapes import Shapes
     from hearthnet.observability.redaction.values import Span
 

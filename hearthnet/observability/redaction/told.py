@@ -12,9 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from threading import get_ident
-from typing import Final, TypeVar
 
 from hearthnet.constants import MIN_SECRET_CHARS, REDACTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, TypeVar
+
+    Made = TypeVar("Made")
 
 __all__ = [
     "MAX_TOLD",
@@ -37,8 +42,6 @@ PATH: Final = r"(?:~|\.{1,2}|[A-Za-z]:\\)?(?:[/\\][\w.@+ -]*)+(?::(?:[/\\][\w.@+
 known: Final[dict[int, tuple[str, ...]]] = {}  # by thread, while it makes a record again
 _telling: Final[dict[int, list[str]]] = {}  # by thread, while it makes a record
 calls: Final = [0]  # of `tell`, by any thread: records are made without all this, unless that changes meanwhile
-
-Made = TypeVar("Made")
 
 
 def is_distinct(value: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from hearthnet.database import CeilingError, parts_of
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store.budget import CROWDED, PAGES, foreign_pages, pages_for
 from hearthnet.observability.store.ring import (
     BEGIN,

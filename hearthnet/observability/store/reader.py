@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, lengthen_shm, reason_of
 from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.store.query.statement import QueryLimitError
 from hearthnet.observability.store.rows import LOGS, TRACES

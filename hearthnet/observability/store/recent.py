@@ -17,7 +17,7 @@ from hearthnet.constants import DATABASE
 from hearthnet.errors import HearthNetError, StoreError
 from hearthnet.locations import locate
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.reader import Reader
 

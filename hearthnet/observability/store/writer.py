@@ -283,7 +283,7 @@ class Writer:
         return traces, logs, trace_bytes + log_bytes
 
     def _record_drops(self) -> None:
-        buffers: tuple[tuple[str, Buffer[Any]], ...] = (
+        buffers: tuple[tuple[str, Buffer], ...] = (
             ("trace", self._recorder.traces),
             ("log", self._recorder.logs),
         )
@@ -572,7 +572,7 @@ class Writer:
 
 
 def _within(
-    buffer: Buffer[Any], records: list[Record], sizes_of: Callable[[list[Record]], list[int]]
+    buffer: Buffer, records: list[Record], sizes_of: Callable[[list[Record]], list[int]]
 ) -> tuple[list[Record], int]:
     """Returns the first of the records taken from a buffer, `BATCH_BYTES` bytes but at least one row, and their bytes.
 

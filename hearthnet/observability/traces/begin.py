@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from time import monotonic_ns, time_ns
-from typing import TYPE_CHECKING, Final
 
 from hearthnet.constants import MAX_CAPABILITY_CHARS
 from hearthnet.forensics.marks import ENTRY
@@ -20,7 +19,10 @@ from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.trace import NOT_OURS, Trace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from ulid import ULID
 
 __all__ = ["new_trace"]

@@ -21,11 +21,14 @@ import sys
 from collections.abc import Callable
 from functools import cached_property, wraps
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, coroutine
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hearthnet.observability.records.results import CANCELLED
 from hearthnet.observability.traces import generators
-from hearthnet.observability.traces.generators import Inside, OpenSpan, Steps, Unstarted, inside, swap_in
+from hearthnet.observability.traces.generators import OpenSpan, Steps, Unstarted, inside, swap_in
+
+if TYPE_CHECKING:
+    from hearthnet.observability.traces.generators import Inside
 
 __all__ = ["TracedCallable", "TracedDescriptor", "decorate"]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import orjson
 
 from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.observability.records.record import encode, fit
 from hearthnet.observability.records.results import OK
 from hearthnet.observability.traces.span import Span
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["ROOM_BYTES", "encoded", "weightiest"]
 

@@ -13,15 +13,18 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from hearthnet.observability.logs.context_fields import Fields, context_fields, swap_fields
-from hearthnet.observability.records.context import Scope, current, swap
+from hearthnet.observability.records.context import current, swap
 
-__all__ = ["Inside", "OpenSpan", "Steps", "Unstarted", "async_generator", "coroutine", "generator", "inside", "swap_in"]
+if TYPE_CHECKING:
+    from hearthnet.observability.records.context import Scope
 
-# The scope and the fields of a piece of work.
-Inside = tuple[Scope | None, Fields | None]
+    # The scope and the fields of a piece of work.
+    Inside = tuple[Scope | None, Fields | None]
+
+__all__ = ["OpenSpan", "Steps", "Unstarted", "async_generator", "coroutine", "generator", "inside", "swap_in"]
 
 
 def inside() -> Inside:

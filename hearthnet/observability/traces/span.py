@@ -13,13 +13,12 @@ from contextvars import Token
 from functools import partial
 from time import monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
 
 import orjson
 
 from hearthnet.forensics.marks import SPAN
 from hearthnet.observability.metrics import orphan_spans_total
-from hearthnet.observability.records.context import Counted, Scope, collector, current, swap
+from hearthnet.observability.records.context import collector, current, swap
 from hearthnet.observability.records.ids import id_source, new_span_id
 from hearthnet.observability.records.record import LogValues, clean_text, encode, error_text, is_a, is_plain
 from hearthnet.observability.records.results import CANCELLED, OK
@@ -27,7 +26,6 @@ from hearthnet.observability.redaction.rules import on_change
 from hearthnet.observability.redaction.told import Told, known
 
 __all__ = [
-    "OpenTrace",
     "Root",
     "Span",
     "describe",
@@ -43,13 +41,18 @@ __all__ = [
     "trace_types",
 ]
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
+
     from hearthnet.observability.records.blackbox import Slot
+    from hearthnet.observability.records.context import Counted, Scope
 
-P = ParamSpec("P")
-R = TypeVar("R")
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
-_BY_KEYWORD: Final = cast("str", object())  # the name is, as in `span(name="x")`
+
+_BY_KEYWORD: Final[str] = object()  # type: ignore[assignment]  # the name is, as in `span(name="x")`
 _SHORT_NAME_CHARS: Final = 128
 MAX_SPANS: Final = 1_000  # of a trace in memory; about 8 KiB hold sixty
 _MAX_NAMES: Final = 1_024
@@ -63,54 +66,56 @@ _scope: Final = current.get
 _set_scope: Final = current.set
 
 
-class OpenTrace(Protocol):
-    """A trace as its spans know it, and as a scope."""
+if TYPE_CHECKING:
 
-    started_ns: int
-    ended: bool
-    is_over: bool
-    token: Token[Scope | None] | None
-    _spans: list[Span] | None
-    _top: Span | None
-    _slot: Slot | None
+    class OpenTrace(Protocol):
+        """A trace as its spans know it, and as a scope."""
 
-    def note_told(self, told: Sequence[str]) -> None:
-        """Remembers secrets that one of its spans has told."""
+        started_ns: int
+        ended: bool
+        is_over: bool
+        token: Token[Scope | None] | None
+        _spans: list[Span] | None
+        _top: Span | None
+        _slot: Slot | None
 
-    @property
-    def trace(self) -> OpenTrace:
-        """Itself."""
+        def note_told(self, told: Sequence[str]) -> None:
+            """Remembers secrets that one of its spans has told."""
 
-    @property
-    def span_id(self) -> None:
-        """None: it is the root."""
+        @property
+        def trace(self) -> OpenTrace:
+            """Itself."""
 
-    @property
-    def closed_ns(self) -> int:
-        """0: a root is open as long as its trace."""
+        @property
+        def span_id(self) -> None:
+            """None: it is the root."""
 
-    @property
-    def outer(self) -> Scope | None:
-        """The scope in which it began."""
+        @property
+        def closed_ns(self) -> int:
+            """0: a root is open as long as its trace."""
 
-    @property
-    def trace_id(self) -> str:
-        """Its ULID."""
+        @property
+        def outer(self) -> Scope | None:
+            """The scope in which it began."""
 
-    def hold(self, values: LogValues, message: Counted | None = None) -> bool:
-        """See `TraceLike`."""
+        @property
+        def trace_id(self) -> str:
+            """Its ULID."""
 
-    def add_span(self, opened: Span, started_ns: int) -> None:
-        """Adds a span that has just opened."""
+        def hold(self, values: LogValues, message: Counted | None = None) -> bool:
+            """See `TraceLike`."""
 
-    def close_span(self, closed: Span) -> None:
-        """Removes a span from those that are open."""
+        def add_span(self, opened: Span, started_ns: int) -> None:
+            """Adds a span that has just opened."""
 
-    def leave(self) -> bool:
-        """Puts the previous scope back; returns whether the trace began in this context."""
+        def close_span(self, closed: Span) -> None:
+            """Removes a span from those that are open."""
 
-    def end(self) -> None:
-        """Ends and records the trace, once."""
+        def leave(self) -> bool:
+            """Puts the previous scope back; returns whether the trace began in this context."""
+
+        def end(self) -> None:
+            """Ends and records the trace, once."""
 
 
 class Span:
@@ -140,11 +145,11 @@ class Span:
     _parent: str | None  # this and the next from when it is opened
     _started_ns: int
 
-    def __init__(self, name: str = _BY_KEYWORD, /, **extras: Any) -> None:
+    def __init__(self, name: str = _BY_KEYWORD, /, **extras: object) -> None:
         if name is _BY_KEYWORD:
             if "name" not in extras:
                 raise TypeError("span() takes the span's name")
-            name = extras.pop("name")
+            name = extras.pop("name")  # type: ignore[assignment]  # as any name: it is cleaned when the span opens
         self.name = name
         self.extras = extras
         self.span_id = ""
@@ -315,7 +320,7 @@ class Span:
         """Opens another span like it: this one may still be open, around this code or in another task."""
         again = _Again(self.name, **self.extras) if isinstance(self.extras, dict) else _Again(self.name)
         again.origin = self
-        return cast("Self", again.__enter__())
+        return again.__enter__()  # type: ignore[return-value]
 
     def fail(self, error: BaseException) -> None:
         """Marks the span failed, or cancelled where the work was cut short rather than wrong."""
@@ -330,7 +335,8 @@ class Span:
         """Returns `function` with a span around each of its calls; see `traces.decorator`."""
         from hearthnet.observability.traces.decorator import decorate  # late: it imports `inspect`
 
-        return cast("Callable[P, R]", decorate(partial(Span, self.name, **self.extras), function))
+        decorated: Callable[P, R] = decorate(partial(Span, self.name, **self.extras), function)
+        return decorated
 
     @classmethod
     def from_dict(cls, trace: OpenTrace, stored: dict[str, Any]) -> Self:
@@ -370,7 +376,7 @@ class Span:
         return stored
 
 
-def span(name: str = _BY_KEYWORD, /, **extras: Any) -> Span:
+def span(name: str = _BY_KEYWORD, /, **extras: object) -> Span:
     """Returns a span that is not open yet; see `Span`. A class that is called takes twice as long as this function.
 
     Raises:
@@ -393,7 +399,7 @@ def _made_otherwise(name: object, extras: dict[str, Any]) -> Span:
         return Span(**extras)
     if callable(name):
         raise TypeError(f"a span has a name: @span({quoted_name(name)})")
-    return Span(cast("str", name), **extras)
+    return Span(name, **extras)  # type: ignore[arg-type]  # no text: it is cleaned when the span opens
 
 
 def quoted_name(function: object) -> str:
@@ -467,7 +473,7 @@ def outermost_root(trace: OpenTrace) -> Root | OpenTrace | None:
     while scope is not None:
         if scope.trace is trace and not isinstance(scope, Span):
             found = scope
-        scope = cast("Span | Root | OpenTrace | None", scope.outer)
+        scope = scope.outer  # type: ignore[assignment]  # as above
     return found
 
 
@@ -476,7 +482,7 @@ def step_out() -> None:
     first: Span | Root | OpenTrace | None = current.get()  # type: ignore[assignment]  # as above
     scope = first
     while scope is not None and (scope.trace.ended or (isinstance(scope, Span) and scope.closed_ns)):
-        scope = cast("Span | Root | OpenTrace | None", scope.outer)
+        scope = scope.outer  # type: ignore[assignment]  # as above
     if scope is not None and scope is not first:
         swap(scope)
 

@@ -24,7 +24,6 @@ from operator import attrgetter
 from struct import Struct
 from time import monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
 from zlib import crc32
 
 import orjson
@@ -36,12 +35,12 @@ from hearthnet.observability.logging import get_logger, is_enabled, log_done
 from hearthnet.observability.logs.messages import INFO, WARNING
 from hearthnet.observability.logs.standard_records import done_text
 from hearthnet.observability.metrics import telemetry_dropped_total
-from hearthnet.observability.records.context import Counted, Scope, current, swap
+from hearthnet.observability.records.context import current, swap
 from hearthnet.observability.records.record import (
+    TRACE_COLUMNS,
     KeptTrace,
     LogValues,
     TraceFields,
-    TraceRecord,
     clean_text,
     fields_of,
     is_a,
@@ -63,17 +62,19 @@ from hearthnet.observability.traces.span import (
     trace_types,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final, Self
+
     from hearthnet.observability.records.blackbox import BlackBox, Slot
+    from hearthnet.observability.records.context import Counted, Scope
 
 __all__ = ["NOT_OURS", "Trace"]
 
 _MAX_HELD: Final = 200  # log records held until the end
 _FINE: Final = (OK, CANCELLED)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SEQ, _RUN_ID, _NUMBER, _NOTABLE, _SPANS = map(
-    TraceRecord._fields.index, ("seq", "run_id", "number", "notable", "spans")
-)
+_SEQ, _RUN_ID, _NUMBER, _NOTABLE, _SPANS = map(TRACE_COLUMNS.index, ("seq", "run_id", "number", "notable", "spans"))
 _OURS: Final = True, ""  # the origin of a trace whose id was minted here
 NOT_OURS: Final = False, ""
 _dumps: Final = orjson.dumps
@@ -83,7 +84,7 @@ _log = get_logger(TRACE_LOGGER)
 _ours = get_logger("hearthnet")  # above it
 
 
-class _Held(list[tuple[LogValues, Counted | None]]):
+class _Held(list["tuple[LogValues, Counted | None]"]):
     """Log records that wait for the end of their trace. They are counted as dropped where that never comes."""
 
     def __del__(self) -> None:
@@ -160,11 +161,11 @@ class Trace:
     span_id: None = None
 
     @classmethod
-    def from_record(cls, record: TraceRecord) -> Self:
-        """Returns the finished trace of a record; its spans are decoded on first use."""
+    def from_record(cls, record: TraceFields) -> Self:
+        """Returns the finished trace of a record, a `TraceRecord` say; its spans are decoded on first use."""
         trace = cls.__new__(cls)
         trace._slot = trace._top = None
-        trace._recorded = cast("TraceFields", tuple(record))
+        trace._recorded = (*record,)  # a plain tuple
         (
             _, _, _, trace.trace_id, trace.parent_id, trace.capability, trace.version, trace.started_us,
             trace.started_ns, trace.duration_ms, trace.result, trace.error, _, _, extras,
@@ -231,17 +232,17 @@ class Trace:
     @property
     def run_id(self) -> str:
         """The run that it belongs to: where it was recorded, until then the present one."""
-        return runtime.recorder.run_id if self._recorded is None else cast("str", self._recorded[_RUN_ID])
+        return runtime.recorder.run_id if self._recorded is None else self._recorded[_RUN_ID]  # type: ignore[return-value]
 
     @property
     def seq(self) -> int:
         """Its place in the order of the database; 0 until it is committed."""
-        return 0 if self._recorded is None else cast("int", self._recorded[_SEQ])
+        return 0 if self._recorded is None else self._recorded[_SEQ]  # type: ignore[return-value]
 
     @property
     def notable(self) -> int:
         """1 of a trace that failed or was slow, if it has ended; else 0."""
-        return 0 if self._recorded is None else cast("int", self._recorded[_NOTABLE])
+        return 0 if self._recorded is None else self._recorded[_NOTABLE]  # type: ignore[return-value]
 
     @property
     def failed(self) -> bool:
@@ -250,7 +251,7 @@ class Trace:
 
     def _stored_spans(self) -> bytes:
         """Returns the spans as JSON, of a trace that has ended."""
-        return b"[]" if self._recorded is None else cast("bytes", fields_of(self._recorded)[_SPANS])
+        return b"[]" if self._recorded is None else fields_of(self._recorded)[_SPANS]  # type: ignore[return-value]
 
     def add_span(self, opened: Span, started_ns: int) -> None:
         """Adds a span that has just opened."""
@@ -482,7 +483,8 @@ class Trace:
 
     def _record(self, recorder: Recorder, spans: list[Span], ended_ns: int, number: int) -> None:
         """Records any trace, with the number that it has got already."""
-        result, duration_ms = self.result, cast("float", self.duration_ms)
+        result: Any = self.result
+        duration_ms: Any = self.duration_ms
         if type(result) is not str:
             result = self._decided()
         notable = 1 if duration_ms >= runtime.slow_ms or result not in _FINE else 0

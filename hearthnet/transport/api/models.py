@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, get_type_hints
 from pydantic import BaseModel, Field, create_model
 
 from hearthnet.errors import HTTP_STATUS
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.stored import TraceRecord
 
 __all__ = [
     "CapabilityOut",

@@ -25,7 +25,7 @@ from hearthnet.observability.logs import messages
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.messages import find
 from hearthnet.observability.logs.tracebacks import Error
-from hearthnet.observability.records.record import LogRecord
+from hearthnet.observability.records.stored import LogRecord
 from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
 

@@ -25,8 +25,8 @@ from hearthnet.observability import get_logger, trace
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability.records import box_file
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.budget import Budget
 
@@ -403,7 +403,7 @@ from pathlib import Path
 from hearthnet.forensics import box as layout
 from hearthnet.observability.records import blackbox
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.stored import TraceRecord
 header = new_header(layout.LIBRARY, {RUN!r}, "1", None, Sizes(200_000, 8_000, 64))
 box = BlackBox(Path({str(tmp_path)!r}) / f"telemetry.{{os.getpid()}}.box2", header)
 slot = box.begin({RUN!r}, "in.flight", 1, 2)

@@ -14,7 +14,6 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.records import a_trace
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
 from hearthnet.forensics.frames import FRAME_FIELDS, FRAME_MAGIC
@@ -238,13 +237,6 @@ def test_object_of_just_the_limit_is_whole(extras):
     encoded = encode(extras)
 
     assert fit(encoded, len(encoded)) == encoded
-
-
-def test_trace_shows_its_fields_decoded():
-    """Its spans and fields are JSON in the record, and values to a reader."""
-    shown = a_trace(3, spans=b'[{"name":"s"}]', extras=b'{"n":1}').as_dict()
-
-    assert (shown["number"], shown["spans"], shown["extras"]) == (3, [{"name": "s"}], {"n": 1})
 
 
 def test_one_bad_value_costs_its_neighbours_nothing():

@@ -109,7 +109,7 @@ def test_every_record_is_accounted_for(steps):
 
 def test_threads_lose_nothing_uncounted():
     """With eight producers and a consumer at work, every record is taken or counted, and none twice."""
-    buffer: Buffer[tuple[int, int]] = Buffer(500)
+    buffer = Buffer(500)
     stop = threading.Event()
     taken: list[tuple[int, int]] = []
 

@@ -12,8 +12,8 @@ from support.records import a_trace
 
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.store import budget, rows
 from hearthnet.observability.store.ring import RECOUNT
 from hearthnet.observability.store.writer import Writer

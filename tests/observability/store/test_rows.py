@@ -8,9 +8,11 @@ from itertools import chain
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.records import a_trace
 
 from hearthnet.database import TELEMETRY, open_database
-from hearthnet.observability.records.record import LogRecord, TraceRecord, encode, safe_text
+from hearthnet.observability.records.record import encode, safe_text
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 
 text = st.text(max_size=50).map(safe_text)
@@ -114,3 +116,10 @@ def test_rows_are_strict(tmp_path_factory):
 
     with pytest.raises(sqlite3.IntegrityError, match="ts_us"):
         stored(tmp_path_factory, rows.LOGS.insert, record, "SELECT 1")
+
+
+def test_trace_shows_its_fields_decoded():
+    """Its spans and fields are JSON in the record, and values to a reader."""
+    shown = rows.as_dict(a_trace(3, spans=b'[{"name":"s"}]', extras=b'{"n":1}'))
+
+    assert (shown["number"], shown["spans"], shown["extras"]) == (3, [{"name": "s"}], {"n": 1})

@@ -9,7 +9,7 @@ import pytest
 from support.records import a_log
 
 from hearthnet.database import TELEMETRY, migrations_dir, open_database
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.store import rows
 
 SECOND_US = 1_000_000

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from hearthnet.forensics import box as layout
 from hearthnet.observability import trace
-from hearthnet.observability.records import record
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.record import fields_of
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.store.rows import TRACES
 from hearthnet.observability.traces import begin
@@ -169,14 +169,14 @@ def test_an_ordinary_trace_takes_the_short_way(recorder):
 
     assert type(kept[-1]) is bytes
     assert kept[-1] in recorder.box.traces.memory[:]
-    fields = record.TraceRecord._make(fields_of(kept))
+    fields = TraceRecord._make(fields_of(kept))
     assert (fields.run_id, fields.number, fields.extras) == (
         RUN,
         made.as_dict()["number"],
         orjson.dumps({"caller": MARK}),
     )
     assert orjson.loads(fields.spans)[0]["extras"] == {"model": "tiny"}
-    assert len(recorder.traces.snapshot()[-1]) == len(record.TraceRecord._fields)
+    assert len(recorder.traces.snapshot()[-1]) == len(TraceRecord._fields)
 
 
 @pytest.mark.parametrize("extras", [{}, {"a": MARK}, {"a": ",[],"}, {"a": [1, [{"id": "x"}]]}])

@@ -9,7 +9,7 @@ from hearthnet.bus.bus import CapabilityBus
 from hearthnet.identity.keys import KeyPair
 from hearthnet.identity.manifest import Manifest
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.services import echo
 from hearthnet.transport.api.models import TraceOut
 from hearthnet.transport.api.routes import Services

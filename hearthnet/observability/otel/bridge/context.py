@@ -13,16 +13,19 @@ raised or logged.
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.context.context import Context, _RuntimeContext
 from opentelemetry.trace import INVALID_SPAN, Span, get_current_span, set_span_in_context
 
 from hearthnet.observability.otel.bridge.span import BridgeSpan
-from hearthnet.observability.records.context import Scope, collector, current
+from hearthnet.observability.records.context import collector, current
 from hearthnet.observability.traces.span import Root, restore
 from hearthnet.observability.traces.span import Span as OurSpan
 from hearthnet.observability.traces.trace import Trace
+
+if TYPE_CHECKING:
+    from hearthnet.observability.records.context import Scope
 
 __all__ = ["RuntimeContext", "live_scope"]
 

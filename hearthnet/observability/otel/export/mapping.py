@@ -23,8 +23,8 @@ from hearthnet.observability.otel.export.exceptions import type_in, type_of
 from hearthnet.observability.otel.export.values import attributes, nanoseconds, span_id, text
 from hearthnet.observability.otel.fields import PARENT_IS_REMOTE
 from hearthnet.observability.otel.fields import SCOPE as SCOPE_NAME
-from hearthnet.observability.records.record import LogRecord, TraceRecord
 from hearthnet.observability.records.results import CALLERS_ERRORS, INTERRUPTED, OK, is_failure
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.traces.traceparent import root_span_bytes, to_bytes
 
 __all__ = [

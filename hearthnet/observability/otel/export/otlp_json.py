@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from hearthnet.observability.otel.export.mapping import Origin, Sender, request
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.stored import TraceRecord
 
 __all__ = ["as_json", "encode", "export_request"]
 

@@ -25,8 +25,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from hearthnet.observability.otel.export import bridged, gen_ai
 from hearthnet.observability.otel.export.mapping import SCOPE, Origin, Sender, mapped, resource_of, scope_of
 from hearthnet.observability.otel.export.values import span_id, text
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import CANCELLED, OK
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.traces.traceparent import root_span_bytes, to_bytes
 
 __all__ = ["encode", "partial_success"]

@@ -15,7 +15,8 @@ from hearthnet.constants import LIBRARY_ROLE, LOG_RING_BUFFER, MAX_RUN_ROWS, NOD
 from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.otel.imports import logs, parts, spans
 from hearthnet.observability.otel.imports.file import ImportRefusedError, refused, requests
-from hearthnet.observability.records.record import LogRecord, TraceRecord, clean_text
+from hearthnet.observability.records.record import clean_text
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.traces.traceparent import from_w3c
 
 __all__ = ["Contents", "load"]

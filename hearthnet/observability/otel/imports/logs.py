@@ -11,7 +11,8 @@ from hearthnet.constants import LEVELS, MAX_LOG_ROW_BYTES
 from hearthnet.observability.otel.export.exceptions import type_in
 from hearthnet.observability.otel.export.mapping import Gap
 from hearthnet.observability.otel.imports import parts
-from hearthnet.observability.records.record import LogRecord, clean_text, encode, fit
+from hearthnet.observability.records.record import clean_text, encode, fit
+from hearthnet.observability.records.stored import LogRecord
 
 __all__ = ["read"]
 

@@ -20,8 +20,9 @@ from hearthnet.observability.otel.export.exceptions import type_of
 from hearthnet.observability.otel.fields import EVENTS, KIND, LINKS, PARENT_IS_REMOTE, SCOPE, STATUS, dropped
 from hearthnet.observability.otel.imports import parts
 from hearthnet.observability.otel.imports.roots import mono_ns_of
-from hearthnet.observability.records.record import TraceRecord, clean_text, encode, fit
+from hearthnet.observability.records.record import clean_text, encode, fit
 from hearthnet.observability.records.results import INTERRUPTED, OK, RESULTS, is_failure
+from hearthnet.observability.records.stored import TraceRecord
 
 __all__ = ["OWN_SCOPE", "Span", "read", "traces"]
 

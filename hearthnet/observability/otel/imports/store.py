@@ -23,11 +23,11 @@ from hearthnet.errors import EXIT_USAGE, HearthNetError, StoreError
 from hearthnet.files import locked_folder, make_private_dir
 from hearthnet.observability.otel.export.mapping import Gap, Origin
 from hearthnet.observability.otel.imports.contents import Contents
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store.merge import merge, transaction
 from hearthnet.observability.store.query import unsent
 from hearthnet.observability.store.reader import Reader, TraceFilter
-from hearthnet.observability.store.rows import END_RUN, INSERT_GAP, INSERT_RUN, TRACES
+from hearthnet.observability.store.rows import END_RUN, INSERT_GAP, INSERT_RUN, TRACES, as_dict
 
 __all__ = [
     "Imported",
@@ -266,4 +266,4 @@ def traces_alike(
             on_damage(error)
             continue
         for record in found:
-            yield name, {**record.as_dict(), "program": programs.get(record.run_id)}
+            yield name, {**as_dict(record), "program": programs.get(record.run_id)}

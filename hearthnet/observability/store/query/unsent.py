@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 from hearthnet.observability.otel.export.mapping import Gap, Origin
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store.reader import Reader
 from hearthnet.observability.store.ring import cursor_name, cursor_of, lost_name
 from hearthnet.observability.store.rows import LOGS, OF_THE_EXPORT, TRACES

@@ -16,9 +16,9 @@ import orjson
 from hearthnet.forensics.box import Box, Frame, InFlight, fields
 from hearthnet.forensics.evidence.last_sign import last_moments
 from hearthnet.observability.records.ids import new_span_id
-from hearthnet.observability.records.record import LogRecord, TraceRecord, column_types
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.records.results import INTERRUPTED
+from hearthnet.observability.records.stored import LogRecord, TraceRecord, column_types
 
 if TYPE_CHECKING:
     from hearthnet.observability.records.record import TraceValues

@@ -13,8 +13,9 @@ import orjson
 
 from hearthnet.constants import DONE, LEVELS, MAX_CAPABILITY_CHARS, MAX_LOG_ROW_BYTES, TRACE_LOGGER
 from hearthnet.observability.records.ids import is_trace_id
-from hearthnet.observability.records.record import LogRecord, TraceRecord, encode, fit, safe_text
+from hearthnet.observability.records.record import encode, fit, safe_text
 from hearthnet.observability.records.results import is_failure
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 
 __all__ = ["Reading", "line_of", "record_of", "time_of"]
 

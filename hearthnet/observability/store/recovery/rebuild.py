@@ -22,7 +22,7 @@ from hearthnet.errors import StoreError
 from hearthnet.files import hint_for, open_file
 from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.records.ids import new_trace_id
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.merge import merge

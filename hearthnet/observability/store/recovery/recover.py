@@ -29,7 +29,7 @@ from hearthnet.forensics.evidence.last_sign import last_seen_us
 from hearthnet.forensics.model import Kernel
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.merge import Record, admit, is_closed, known_numbers, merge, transaction
 from hearthnet.observability.store.recovery.box_records import BoxRecords, records_of

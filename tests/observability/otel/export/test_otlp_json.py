@@ -15,7 +15,7 @@ from hearthnet.observability import telemetry, trace
 from hearthnet.observability.otel.export.mapping import Gap, Origin, Sender, request
 from hearthnet.observability.otel.export.otlp_json import as_json, encode, export_request
 from hearthnet.observability.otel.export.values import value_of
-from hearthnet.observability.records.record import TraceRecord
+from hearthnet.observability.records.stored import TraceRecord
 
 GOLDEN = Path(__file__).parent / "golden.json"
 ORIGIN = Origin("run", "node-1", "hearthnet", "2.0", 77, "node")

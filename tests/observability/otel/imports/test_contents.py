@@ -10,7 +10,7 @@ from hearthnet.observability.otel.export.mapping import Gap
 from hearthnet.observability.otel.imports import contents as module
 from hearthnet.observability.otel.imports.contents import load
 from hearthnet.observability.otel.imports.file import ImportRefusedError
-from hearthnet.observability.records.record import column_types
+from hearthnet.observability.records.stored import column_types
 
 SPAN = {
     "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "00f067aa0ba902b7", "name": "x",

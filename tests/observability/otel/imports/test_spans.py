@@ -12,6 +12,7 @@ from hearthnet.constants import MAX_TRACE_ROW_BYTES
 from hearthnet.observability.otel.export.mapping import Sender, mapped
 from hearthnet.observability.otel.export.otlp_json import as_json
 from hearthnet.observability.otel.imports.spans import read, traces
+from hearthnet.observability.store.rows import as_dict
 
 ID = "01M8PB3HQC7D4KZXGR0H1X3EKY"
 START_US = 1_786_000_000_123_456
@@ -55,7 +56,7 @@ def back(*rows):
 
 def decoded(record):
     """A record, its JSON decoded, without its number, which is not exported."""
-    return record.as_dict() | {"number": 0, "seq": 0}
+    return as_dict(record) | {"number": 0, "seq": 0}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_order_is_that_of_the_file():
         row([a_span(2)], capability="third", started_us=START_US + 1_000_000),
     ]
 
-    assert [(made.capability, len(made.as_dict()["spans"])) for made in back(*rows)] == [
+    assert [(made.capability, len(as_dict(made)["spans"])) for made in back(*rows)] == [
         ("first", 1), ("second", 0), ("third", 1),
     ]  # fmt: skip
 
@@ -131,10 +132,10 @@ def test_spans_of_another_tool():
 
     assert (made.capability, made.result, made.parent_id) == ("GET /", "internal_error", "00f067aa0ba902b7")
     assert (made.started_us, made.duration_ms) == (1_700_000_000_000_000, 1.5)
-    assert made.as_dict()["extras"] | {"otel.span_id": 0} == {
+    assert as_dict(made)["extras"] | {"otel.span_id": 0} == {
         "otel.scope.name": "flask", "otel.kind": "server", "otel.span_id": 0,
     }  # fmt: skip
-    (span,) = made.as_dict()["spans"]
+    (span,) = as_dict(made)["spans"]
     assert (span["parent"], span["name"], span["status"]) == (None, "SELECT", "error")
     assert span["extras"] == {"error": "no table", "otel.scope.name": "flask", "otel.kind": "client"}
 
@@ -160,7 +161,7 @@ def test_long_chain_is_followed():
     chain = [foreign(1), *(foreign(at, parentSpanId=f"{at - 1:016x}") for at in range(2, 5_000))]
     (made,), _ = traces(reversed(chain))
 
-    assert made.as_dict()["extras"]["truncated"] > 4_000
+    assert as_dict(made)["extras"]["truncated"] > 4_000
     assert len(made.spans) + len(made.extras) < MAX_TRACE_ROW_BYTES
 
 
@@ -187,7 +188,7 @@ def test_failed_spans_are_kept_when_not_all_fit():
     spans.append(foreign(100, parentSpanId=f"{1:016x}", name="failed", status={"code": 2}))
     (made,), _ = traces(spans)
 
-    kept = made.as_dict()
+    kept = as_dict(made)
     assert "failed" in [span["name"] for span in kept["spans"]]
     assert len(kept["spans"]) + kept["extras"]["truncated"] == 99
 
@@ -208,6 +209,6 @@ def test_events_that_no_record_holds_are_counted():
     events = [{"name": str(at), "timeUnixNano": "1700000000000000123"} for at in range(70)]
     (made,), _ = traces([foreign(1, events=events, droppedEventsCount=2)])
 
-    kept = made.as_dict()["extras"]
+    kept = as_dict(made)["extras"]
     assert [event["name"] for event in kept["otel.events"]] == [str(at) for at in range(64)]
     assert kept["otel.dropped_events_count"] == 8

@@ -14,8 +14,8 @@ from hearthnet.database import TELEMETRY, migrations_dir, open_database
 from hearthnet.errors import StoreError
 from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.observability import telemetry, trace
-from hearthnet.observability.records.record import TraceRecord
 from hearthnet.observability.records.results import RESULTS, is_failure
+from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.store import rows
 from hearthnet.observability.store.query.stats import capability_stats, last_end
 from hearthnet.observability.store.reader import Reader, TraceFilter

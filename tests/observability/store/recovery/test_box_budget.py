@@ -17,7 +17,7 @@ from hearthnet.forensics import box as layout
 from hearthnet.forensics.model import Vitals
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.box_file import draft_of
-from hearthnet.observability.records.record import LogRecord, TraceRecord
+from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.store.recovery import box_budget
 from hearthnet.observability.store.recovery.box_budget import compact, keep_boxes_within, uncommitted
 from hearthnet.observability.store.recovery.box_records import records_of
