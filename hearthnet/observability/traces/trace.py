@@ -300,10 +300,7 @@ class Trace:
             innermost = top
         if (slot := self._slot) is not None:
             if innermost is not None:
-                name = innermost.name  # the program may have set it
-                if type(name) is not str or name not in known_names:
-                    name = clean_text(name, MAX_CAPABILITY_CHARS)
-                slot.box.open_span(slot, name, innermost.started_ns)
+                slot.box.open_span(slot, innermost._shown_name(), innermost.started_ns)
             else:
                 slot.box.close_span(slot)
 
