@@ -47,6 +47,7 @@ __all__ = [
     "reason_of",
     "refusing",
     "store_error",
+    "words_of",
 ]
 
 # Set by every writing connection: these belong to the connection, not to the file.
@@ -93,7 +94,7 @@ class _Checked(Connection):
         try:
             return super().execute(sql, parameters)
         except UnicodeDecodeError as error:
-            damage = sqlite3.DatabaseError(error.object.decode("utf-8", "backslashreplace"))
+            damage = sqlite3.DatabaseError(words_of(error))
             damage.sqlite_errorcode, damage.sqlite_errorname = sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"
             raise damage from error
 
@@ -128,7 +129,7 @@ class Schema(NamedTuple):
 
 
 # 10,000 traces of 1 KB and 10,000 log records of 0.5 KB: at home rates the ring never outgrows it.
-TELEMETRY: Final = Schema("telemetry", 0x48_4E_74_6C, reserve_bytes=16_000_000, digest="cb4674e1f7193641")  # "HNtl"
+TELEMETRY: Final = Schema("telemetry", 0x48_4E_74_6C, reserve_bytes=16_000_000, digest="a77407294af288f6")  # "HNtl"
 EVENTS: Final = Schema("events", 0x48_4E_65_76)  # "HNev"
 
 
@@ -239,8 +240,15 @@ def reason_of(error: BaseException) -> str:
     """
     if isinstance(error, CeilingError):
         return "ceiling"
+    if isinstance(error, UnicodeDecodeError):  # SQLite cites a schema that is no text
+        return "corrupt"
     code = getattr(error, "sqlite_errorcode", None)
     return _REASONS.get(code & 0xFF, "other") if code is not None else "other"
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what SQLite said, also where it cites a damaged schema whose bytes are no text."""
+    return error.object.decode("utf-8", "backslashreplace") if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 _REASONS: Final = {

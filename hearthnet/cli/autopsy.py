@@ -64,7 +64,7 @@ def command(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Diagnose why the node's last run ended.
+    """Diagnose why the last run of the node, or of a program, ended.
 
     Where no node has recorded, the last run of any program. PATH is telemetry.db or its folder, if not this node's own.
     No file is changed. Times in the text are local, those in --json and in the page UTC.

@@ -78,7 +78,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "telemetry": ("telemetry.command", "Manage telemetry.db: status, copy, query, export, migrate, purge."),
     "doctor": ("doctor.command", "Check this node and show how to fix problems."),
     "mcp": ("mcp.command", "Serve the records to an assistant (MCP), read only."),
-    "autopsy": ("autopsy", "Diagnose why the node's last run ended."),
+    "autopsy": ("autopsy", "Diagnose why the last run of the node, or of a program, ended."),
     "config": ("config.command", "Show, explain, check and change the settings."),
     "service": ("service.command", "Run the node as a service of systemd: install, uninstall, status."),
     "tools": ("tools.command", "Write files for other programs: lnav, Datasette, Prometheus, Grafana, man."),
@@ -178,12 +178,15 @@ class LazyGroup(Group):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hearthnet")
 def cli() -> None:
-    """A HearthNet node that records its calls.
+    """A HearthNet node, and the records of any program that uses the library.
 
     \b
-    Start:  hearthnet init && hearthnet run
-    Try:    hearthnet call experimental.echo --body '{"input": {"text": "hello"}}'
-    Look:   hearthnet trace recent
+    A node:     hearthnet init && hearthnet run
+                hearthnet call experimental.echo --body '{"input":{"text":"hi"}}'
+    A program:  from hearthnet import telemetry; telemetry.keep_open()
+    Of both:    hearthnet trace recent; --data DIR has those in another folder
+
+    init, run, status, caps, call and service are for a node alone.
     """
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "FRAMES", "NEWEST_VERSION", "PAYLOAD_VERSION"]
 
-NEWEST_VERSION: Final = 8  # what this program writes; a newer one is read by the names that it still has
+NEWEST_VERSION: Final = 9  # what this program writes; a newer one is read by the names that it still has
 
 # In the order in which the migrations have made them, but for `runs`.
 COLUMNS: Final = {

@@ -12,6 +12,7 @@ from hearthnet.forensics.model import Run
 __all__ = ["last_first", "like", "one_by_one", "program_names", "runs_to_judge"]
 
 _CLEAN: Final = "clean"
+_BETWEEN_SIGNS_US: Final = 120_000_000  # twice the time between two heartbeats of an idle process
 _REBUILT: Final = "rebuilt"  # rows rebuilt from the logs, which belong to no real run
 
 
@@ -39,7 +40,7 @@ def last_first(runs: Sequence[Run], living: Collection[str] = ()) -> list[Run]:
     """Returns runs with the one that ended last in front of the others that have ended.
 
     A program's workers start after it, and each is a run, too. They end before it, unless it was killed: so an unclean
-    end of the program counts, whatever its workers did after it.
+    end of the program counts, whatever its workers did after it, unless one was killed clearly later.
 
     Args:
         runs: newest first, by their start.
@@ -52,7 +53,7 @@ def last_first(runs: Sequence[Run], living: Collection[str] = ()) -> list[Run]:
     last = max([ended[0], *(run for run in ended if _had_begun_before(run, ended[0]))], key=_end_us)
     before = [run for run in ended if run.program == last.program and _had_begun_before(run, last)]
     parent = min(before, key=lambda run: run.started_us, default=last)
-    if last.end_reason == _CLEAN and parent.end_reason != _CLEAN:
+    if parent.end_reason != _CLEAN and (last.end_reason == _CLEAN or _latest_us(parent) >= _end_us(last)):
         last = parent
     place = next(index for index, run in enumerate(runs) if run is ended[0])
     others = [run for run in runs if run is not last]
@@ -74,7 +75,17 @@ def _had_begun_before(run: Run, other: Run) -> bool:
     """Returns whether a run other than the node's was under way when another one of its boot started."""
     if run.is_node or other.is_node or (run.boot_id and other.boot_id and run.boot_id != other.boot_id):
         return False
-    return run.started_us < other.started_us <= _end_us(run)
+    return run.started_us < other.started_us <= _latest_us(run)
+
+
+def _latest_us(run: Run) -> int:
+    """Returns when a run has ended at the latest.
+
+    One that waits for its workers shows that it is alive once a minute. Where its box is still there, it was alive when
+    the others began: else they would have recovered it.
+    """
+    is_unrecovered = run.has_box and run.end_reason is None
+    return _end_us(run) + (_BETWEEN_SIGNS_US if is_unrecovered else 0)
 
 
 def _end_us(run: Run) -> int:

@@ -12,7 +12,6 @@ import shutil
 import signal
 import ssl
 import subprocess
-import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -21,13 +20,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import BinaryIO, Final, Protocol, cast
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import orjson
 
 from hearthnet import __version__
 from hearthnet.notify.message import Message, one_line
+from hearthnet.notify.said import Said
 from hearthnet.observability.redaction.rules import scrub
 
 __all__ = ["Channel", "ChannelError", "Command", "Mail", "Webhook"]
@@ -40,7 +40,7 @@ _TAGS: Final = {"high": "rotating_light", "default": "warning", "low": "white_ch
 _SENDMAIL_FOLDERS: Final = ("/usr/sbin", "/usr/lib", "/usr/local/sbin")
 _END_S: Final = 2.0  # for a killed program to be gone
 _MAX_REASON_CHARS: Final = 200
-_MAX_SAID_BYTES: Final = 4_096  # that a command prints on stderr
+_MAX_SAID_BYTES: Final = 4_096  # the first that a command prints on stderr, for its first line
 
 
 class ChannelError(Exception):
@@ -246,10 +246,12 @@ def _run(command: Sequence[str], given: bytes, timeout_s: float) -> None:
     Raises:
         ChannelError: raised when it cannot be started, fails, or takes too long.
     """
-    pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    with _file_in_memory() as errors:
+    with Said(_MAX_SAID_BYTES) as said:
         try:
-            process = subprocess.Popen(command, stdin=pipe, stdout=null, stderr=errors, start_new_session=True)  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said.standard_error,
+                pass_fds=(said.passed_on,), start_new_session=True,
+            )  # fmt: skip
         except OSError as error:
             raise ChannelError(f"it cannot be started: {(error.strerror or 'unknown').lower()}") from None
         except ValueError:  # a NUL in an argument
@@ -262,22 +264,10 @@ def _run(command: Sequence[str], given: bytes, timeout_s: float) -> None:
         except OSError as error:
             _end(process)
             raise ChannelError(f"it does not take the message: {(error.strerror or 'unknown').lower()}") from None
-        errors.seek(0)
-        said = errors.read(_MAX_SAID_BYTES)
+        lines = said.end().decode("utf-8", "replace").strip().splitlines()
     if process.returncode:
-        lines = said.decode("utf-8", "replace").strip().splitlines()
         about = f": {one_line(scrub(lines[0]))[:_MAX_REASON_CHARS]}" if lines else ""
         raise ChannelError(f"it ended with {process.returncode}{about}")
-
-
-def _file_in_memory() -> BinaryIO:
-    """Returns a file for what a program says: no pipe, whose end may be held open by what it leaves in the background.
-
-    It needs no disk, which may be full: then a message matters most.
-    """
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("hearthnet-said", os.MFD_CLOEXEC), "w+b")
-    return cast(BinaryIO, tempfile.TemporaryFile())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

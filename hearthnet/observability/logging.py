@@ -71,6 +71,7 @@ __all__ = ["JsonFormatter", "Logger", "RateLimitedLogger", "configure", "get_log
 
 _get_factory: Final = logging.getLogRecordFactory
 is_enabled: Final = logging.Logger.isEnabledFor
+_known: Final = known_messages.get
 
 
 class Logger(logging.Logger):
@@ -117,7 +118,7 @@ class Logger(logging.Logger):
     ) -> None:
         """Passes a record on: an ordinary one by its own way, see `logs/ordinary.py`."""
         handler: JsonHandler | None = runtime.handler
-        message = known_messages.get((self.name, level, msg)) if type(msg) is str else None
+        message = _known((self.name, level, msg)) if type(msg) is str else None
         if (
             message is None or args or exc_info is not None or stack_info or unknown or handler is None
             or _get_factory() is not Record or not take_ordinary(handler, self, level, message, extra)
@@ -180,7 +181,7 @@ class Logger(logging.Logger):
             self.isEnabledFor(INFO)  # counts what does not come
             return
         handler: JsonHandler | None = runtime.handler
-        message = known_messages.get((self.name, INFO, msg)) if type(msg) is str else None
+        message = _known((self.name, INFO, msg)) if type(msg) is str else None
         if (
             message is None or args or more or handler is None or _get_factory() is not Record
             or not take_ordinary(handler, self, INFO, message, extra)
@@ -361,20 +362,9 @@ def _reset() -> None:
 runtime.at_reset(_reset)
 
 
-def log_done(level: int, trace_id: str, fields: dict[str, Any]) -> bool:
-    """Writes the line of a trace that has ended; returns False if other handlers must get the record too.
-
-    Args:
-        level: the standard library's number.
-        trace_id: a ULID.
-        fields: of a trace's record, so that they can be encoded as they are.
-    """
-    handler: JsonHandler | None = runtime.handler
-    if handler is None or _trace_log.filters or handler.filters or not is_alone(_trace_log, handler):
-        return False
-    if level >= handler.level:
-        write_done(handler, level, trace_id, fields)
-    return True
+def log_done(level: int, fields: dict[str, Any]) -> bool:
+    """Writes the line of a trace that has ended, as `write_done` does; False if other handlers must get the record."""
+    return write_done(_trace_log, level, fields)
 
 
 def log_dropped(*, all_of_them: bool = False) -> bool:

@@ -22,6 +22,7 @@ import os
 import pickle
 import sqlite3
 import sys
+import warnings
 from collections.abc import Callable, Collection
 from functools import partial
 from os import PathLike
@@ -81,7 +82,7 @@ def open(  # noqa: A001  # the spec's name
     console: Mode = "auto",
     node_id: str | None = None,
 ) -> Telemetry:
-    """Returns telemetry for these settings; `with` or `async with` starts it.
+    """Returns telemetry for these settings; `with` or `async with` starts it. One that is dropped unstarted warns.
 
     Args:
         config: None: the settings of the user's config.toml, or the defaults. A folder: the same, in that folder.
@@ -93,7 +94,7 @@ def open(  # noqa: A001  # the spec's name
         ConfigError: raised with the name of a setting that cannot be.
         ValueError: raised when there is no such mode of the console.
     """
-    return Telemetry(complete(config), node_id, console=console)
+    return Telemetry(complete(config), node_id, console=console, is_to_be_entered=True)
 
 
 def keep_open(config: ObservabilityConfig | str | PathLike[str] | None = None, *, console: Mode = "auto") -> None:
@@ -133,6 +134,8 @@ class Telemetry:
         console: the mode of the console.
     """
 
+    _is_to_be_entered = False
+
     def __init__(
         self,
         config: ObservabilityConfig,
@@ -140,6 +143,7 @@ class Telemetry:
         *,
         is_kept_open: bool = False,
         console: Mode = "auto",
+        is_to_be_entered: bool = False,
     ) -> None:
         self._config = self.config = config
         self.console: Mode = check_mode(console)
@@ -159,6 +163,7 @@ class Telemetry:
         self._is_open = False
         self._is_safe_to_fork = False
         self._pid: int | None = None
+        self._is_to_be_entered = is_to_be_entered  # last: what failed before is no one's omission
 
     @property
     def error(self) -> str | None:
@@ -190,6 +195,11 @@ class Telemetry:
 
     # --- opening and closing
 
+    def __del__(self) -> None:
+        if self._is_to_be_entered:
+            said = "telemetry.open() was not entered, so nothing is recorded: with telemetry.open(): …"
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -214,6 +224,7 @@ class Telemetry:
         Raises:
             RuntimeError: raised when this process has telemetry open already: the instruments have one destination.
         """
+        self._is_to_be_entered = False
         earlier = opened()
         if earlier is not None and earlier.is_kept_open and earlier is not self:
             earlier.close()

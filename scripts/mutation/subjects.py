@@ -138,6 +138,7 @@ SUBJECTS = {
             "store/recovery/test_box_budget.py",
             "store/test_store_sidecars.py",
             "store/test_store_faults.py",
+            "store/test_store_faults_disk.py",
         ),
     ),
     "merge": Subject(
@@ -146,7 +147,12 @@ SUBJECTS = {
     ),
     "recovery": Subject(
         ("store/recovery/recover.py",),
-        ("store/recovery/test_recover_once.py", "store/recovery/test_opening.py", "store/recovery/test_recover.py"),
+        (
+            "store/recovery/test_recover_once.py",
+            "store/recovery/test_opening.py",
+            "store/recovery/test_recover.py",
+            "store/recovery/test_recover_boxes.py",
+        ),
     ),
     "living": Subject(
         ("store/recovery/living.py",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import click
 import orjson
@@ -49,6 +50,21 @@ def test_wrong_option_is_a_usage_error(words, capsys):
     """Also in groups that take -2 for a trace."""
     assert _run(words.split()) == 2
     assert "--jsno" in capsys.readouterr().err
+
+
+def test_help_is_for_nodes_and_for_programs(capsys):
+    """It says how each begins, on a terminal of 80 columns, and names only commands that there are."""
+    assert _run(["--help"]) == 0
+    said = capsys.readouterr().out
+    about = said[: said.index("Options:")]
+
+    assert "hearthnet init && hearthnet run" in about
+    assert "telemetry.keep_open()" in about
+    assert max(map(len, about.splitlines())) <= 80
+    (for_nodes,) = (line for line in about.splitlines() if line.endswith("for a node alone."))
+    named = re.findall(r"\w+", for_nodes.partition(" are ")[0].replace(" and ", " "))
+    assert len(named) == 6
+    assert set(named) <= set(main.COMMANDS)
 
 
 def interrupted(*_, **__):

@@ -69,6 +69,20 @@ def test_killed_program_is_the_last_run_though_its_workers_lived_on():
     assert last_first([worker, run("parent", 10, 90)])[0] is worker
 
 
+def test_killed_program_that_only_waited_is_the_last_run():
+    """Its last sign of life is older than its workers; its box, which they did not recover, shows that it lived on."""
+    second = 1_000_000
+    parent = run("parent", 10, 10 * second, None, has_box=True)
+    killed = [run("two", 12 * second, 30 * second, None), run("one", 11 * second, 31 * second, None)]
+
+    for workers in (killed, [replace(item, end_reason="clean") for item in killed]):
+        assert last_first([*workers, parent])[0] is parent
+    recovered = replace(parent, has_box=False, end_reason="unclean")
+    assert last_first([killed[0], recovered])[0] is killed[0]
+    for later in (run("late", 200 * second, 201 * second, None), run("long", 11 * second, 900 * second, None)):
+        assert last_first([later, parent])[0] is later
+
+
 def test_last_run_of_several_programs_is_the_one_that_ended_last():
     """The one that started last has ended before; only what ran at the same time is compared by its end."""
     short, long = run("short", 20, 30), run("long", 10, 90, program="web.py")

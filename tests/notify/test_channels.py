@@ -371,6 +371,28 @@ def test_command_that_leaves_a_program_behind_has_succeeded(tmp_path):
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
+def test_command_that_says_much_costs_no_memory(tmp_path):
+    """All but its first bytes is dropped, and it is not held up by that."""
+    said = "echo first >&2; head -c 1000000 /dev/zero >&2; [ $(stat -L -c %s /dev/stderr) -le 65536 ] && exit 3"
+    with pytest.raises(ChannelError, match=r"it ended with 3: first$"):
+        Command((str(script(tmp_path / "tell", said)),)).send(message())
+
+
+def test_command_that_never_stops_talking_is_ended(tmp_path):
+    """After its time."""
+    with pytest.raises(ChannelError, match="did not end within"):
+        Command((str(script(tmp_path / "tell", "exec yes >&2")),), timeout_s=0.3).send(message())
+
+
+def test_program_that_is_left_behind_may_go_on_talking(tmp_path):
+    """It is neither killed by that nor held up."""
+    talk = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; head -c 200000 /dev/zero >&2; echo $? > {tmp_path}/done"
+    Command((str(script(tmp_path / "tell", f"({talk}) &")),), timeout_s=60.0).send(message())
+    (tmp_path / "go").touch()
+
+    wait_until((tmp_path / "done").exists)
+
+
 @pytest.mark.parametrize(
     ("program", "reason"),
     [("/nonexistent/tell", "no such file or directory"), ("a\0b", "invalid argument"), ("/", "permission denied")],

@@ -500,3 +500,33 @@ def test_close_stores_the_count_of_what_was_held_back(observability):
             get_logger("hearthnet.test").info("storm")
 
     assert query(observability, "SELECT sum(1 + repeats) FROM logs WHERE msg = 'storm'") == [(500,)]
+
+
+NEVER_ENTERED = """
+from hearthnet import telemetry, trace
+
+kept = telemetry.open("store")
+{}
+with trace("work"):
+    pass
+"""
+
+
+@pytest.mark.parametrize("entered", ["", "kept.start()"])
+def test_telemetry_that_is_never_entered_warns_at_the_end(tmp_path, entered):
+    """A program that keeps what `open` returned, and forgets the block, is told of it by Python's warning, once."""
+    program = [sys.executable, "-c", NEVER_ENTERED.format(entered)]
+    said = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+
+    assert said.count("RuntimeWarning: telemetry.open() was not entered") == (entered == "")
+
+
+def test_telemetry_that_is_dropped_warns_where_it_was(tmp_path):
+    """As a call whose value is not used; what fails, or is started, warns of nothing."""
+    with pytest.warns(RuntimeWarning, match="was not entered") as found:
+        telemetry.open(tmp_path)
+    assert [warning.filename for warning in found] == [__file__]
+    with pytest.raises(ValueError, match="console"):
+        telemetry.open(tmp_path, console="loud")
+    with telemetry.open(tmp_path), pytest.raises(RuntimeError, match="open already"):
+        telemetry.open(tmp_path).start()

@@ -25,6 +25,11 @@ def log_lines(directory: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for path in log_paths(directory) for line in path.read_bytes().splitlines()]
 
 
+def log_messages(directory: Path) -> list[str]:
+    """Returns the messages of the JSON log without those of traces."""
+    return [line["msg"] for line in log_lines(directory) if line["msg"] != "done"]
+
+
 def metric(name: str) -> float:
     """Returns the value of a metric of this process, 0 if there is none; the name includes the labels."""
     for line in metrics.exposition()[0].decode().splitlines():

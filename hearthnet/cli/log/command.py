@@ -81,7 +81,8 @@ def command(
              hearthnet log --grep "disk|full" -n 1000
              hearthnet log --trace last
 
-    --json prints an array; with --follow, one line per record.
+    --json prints an array; with --follow, one line per record. A line does not name its program where several share the
+    files: `hearthnet search --logs --program NAME` has the records of one, from the store.
     """
     if context.invoked_subcommand is not None:
         _refuse_own_options(context)

@@ -37,10 +37,11 @@ _NAME: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\.([1-9][0-9]*))?\.lo
 _DAY_S: Final = 86_400
 _MAX_BYTES: Final = 40_000_000  # what the budget of `max_disk_mb` leaves for logs by default
 _PARTS: Final = 8  # files that share the bound: the share dropped when the oldest is removed
-_CHECK_S: Final = 1.0  # and after so long: it may have been removed or renamed
 # What has the name may be a link, or a pipe that has no reader.
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_CHECK_BYTES: Final = 64 * 1024  # the file is checked after so many of our own bytes: other processes write to it too
+# The file is checked after so many of our own bytes, for other processes write to it too, and with the first line of
+# each second: it may have been removed or renamed.
+_CHECK_BYTES: Final = 64 * 1024
 
 
 def log_paths(directory: Path, *, of_any_kind: bool = False) -> list[Path]:
@@ -79,7 +80,7 @@ class DailyFile:
 
     Attributes:
         dropped_lines: lines that could not be written, or were in a file that was removed soon after.
-        is_shedding: set by the store: the disk is nearly full, only notable lines are written.
+        ready: the second, since 1970, whose lines can be appended without a check; None: there is none.
         shed_lines: lines dropped for that.
     """
 
@@ -95,51 +96,77 @@ class DailyFile:
         self._clock = clock
         self.retention_days = retention_days
         self.dropped_lines = 0
-        self.is_shedding = False
+        self._is_shedding = False
         self.shed_lines = 0
         # Re-entrant: a signal handler or a finalizer may log while its own thread changes files.
         self._lock = threading.RLock()
         self._torn = False
         self._day: int | None = None  # days since 1970, UTC; negative before
         self._number = 0  # of the file within its day
-        self._unchecked = self._unchecked_lines = 0  # bytes and lines written since the file was checked
-        self._checked_s = self._until_s = 0.0
+        self._room = _CHECK_BYTES  # until the file is checked
+        self._unchecked_lines = 0  # lines written since it was
+        self._checked_s: int | None = None
+        self.ready: int | None = None
         self._max_bytes = max_bytes
         tracked.add(self)
 
     def write(self, line: bytes, now_s: float) -> None:
         """Appends one line (its newline included), which was made at `now_s` (seconds since 1970)."""
-        self._unchecked += len(line)
-        is_checked = self._checked_s <= now_s < self._until_s and self._unchecked < _CHECK_BYTES
-        if not is_checked and not self._is_ready(now_s):
+        second = int(now_s)
+        if self.ready != second and not self._prepare(second):
             self._count_lost()
             return
         if self._torn:
             line, self._torn = b"\n" + line, False
+        self.append(line)
+
+    def append(self, line: bytes) -> None:
+        """Appends one line in the second for which the file is ready."""
+        size = len(line)
         try:
-            complete = os.write(self._fd, line) == len(line)
+            if os.write(self._fd, line) != size:  # the disk filled up within it: the next one must not continue it
+                self._torn, self.ready = True, None
+                self._count_lost()
         except OSError:  # disk full: it is counted
             self._count_lost()
             return
         self._unchecked_lines += 1
-        if not complete:  # the disk filled up within the line: the next one must not continue it
-            self._torn = True
-            self._count_lost()
+        self._room -= size
+        if self._room < 0:
+            self.ready = None
 
-    def _is_ready(self, now_s: float) -> bool:
+    def is_ready(self, second: int) -> bool:
+        """Returns whether all lines of a second can be appended as they are; `ready` is that very number then."""
+        if not self._prepare(second):
+            return False
+        with self._lock:  # as below
+            if self.ready is None:
+                return False
+            self.ready = second
+        return True
+
+    def _prepare(self, second: int) -> bool:
         """Changes to the file of the day, and checks it if it is time for that; returns whether there is a file."""
-        day = int(now_s // _DAY_S)
+        day = second // _DAY_S
         if day != self._day:
             self._roll(day)
             if self._day is None:  # none can be opened
                 return False
-        if self._unchecked >= _CHECK_BYTES or not 0 <= now_s - self._checked_s < _CHECK_S:
-            self._check(now_s)
+        if self._room < 0 or second != self._checked_s:
+            self._check(second)
         with self._lock:  # it may be closed meanwhile
-            # Until then nothing is to be done but to write; never, for a record of another day.
-            is_today = day == self._day and self._checked_s // _DAY_S == day
-            self._until_s = min(self._checked_s + _CHECK_S, (day + 1) * _DAY_S) if is_today else 0.0
+            # For the rest of this second nothing is to be done but to write; always, for a record of another day.
+            self.ready = second if day == self._day and not self._torn and not self._is_shedding else None
         return True
+
+    @property
+    def is_shedding(self) -> bool:
+        """Set by the store: the disk is nearly full, only notable lines are written."""
+        return self._is_shedding
+
+    @is_shedding.setter
+    def is_shedding(self, is_shedding: bool) -> None:
+        self._is_shedding, self.ready = is_shedding, None
 
     def limit(self, max_bytes: int) -> None:
         """Bounds all log files together to `max_bytes`."""
@@ -167,11 +194,11 @@ class DailyFile:
             self._remove_expired()
         self._remove_surplus()
 
-    def _check(self, now_s: float) -> None:
+    def _check(self, second: int) -> None:
         """Opens the day's next file if this one is full, or a new one if another program has moved or removed it."""
         with self._lock:
             self._count_removed()
-            self._unchecked, self._checked_s = 0, now_s
+            self._room, self._checked_s = _CHECK_BYTES, second
             try:
                 if self._day is None or (self._is_in_place(self._day) and self._size() < self._part_bytes()):
                     return
@@ -274,7 +301,7 @@ class DailyFile:
         another file's.
         """
         with self._lock:
-            self._day, self._until_s = None, 0.0
+            self._day = self.ready = None
             if self._fd >= 0:
                 self._count_removed()
                 nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

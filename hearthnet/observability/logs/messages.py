@@ -93,8 +93,8 @@ DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the standard library's numbers
 OWN_KEYS: Final = frozenset({"ts", "level", "logger", "msg", "trace_id", "span_id", "after_trace", "exc", "repeats"})
 # To format one takes twice as long.
 MS: Final = tuple(map(b"%03d".__mod__, range(1_000)))
-# The second of the last line, and how all lines of that second begin.
-latest: Final[list[tuple[int, bytes]]] = [(-1, b"")]
+Second = tuple[int, bytes, int, int]  # since 1970; how its lines begin; when it began in ns and in us
+latest: Final[list[Second]] = [(-1, b"", -1_000_000_000, -1_000_000)]  # that of the last line
 
 known_messages: Final[dict[tuple[str, int, str], Message]] = {}
 on_change(known_messages.clear)
@@ -109,10 +109,10 @@ class Message:
         level: its name in lower case.
         is_notable: whether it is a warning or worse.
         columns: level, logger and text as the row's JSON has them; `untraced` goes on to repeats, for no trace.
-        second: of its budget, since 1970; `lines` and `rows` are how much of it is used.
+        second: of its budget, since 1970; `lines` is how much of it is used: the first of them have rows.
         rows_a_second: the budget of its rows.
-        ordinary_a_second: the budget of its lines; 0 if it tells a secret, or has no rows.
-        head: its part of the JSON line, from the end of the time on.
+        ordinary_a_second: the budget of its lines; 0 if it tells a secret, or has no rows. Likewise `ordinary_rows`.
+        head: its part of the JSON line, from the end of the time on; `opened` ends with the comma before the fields.
         logger: the logger's name, for the row.
         text: the message, for the row.
         is_long: whether it takes space in the row from the fields.
@@ -121,7 +121,8 @@ class Message:
 
     __slots__ = (
         "_hidden", "_raw", "_until", "columns", "dropped_lines", "dropped_rows", "head", "is_long", "is_notable",
-        "level", "lines", "logger", "ordinary_a_second", "rows", "rows_a_second", "second", "text", "told", "untraced",
+        "level", "lines", "logger", "opened", "ordinary_a_second", "ordinary_rows", "rows_a_second", "second", "text",
+        "told", "untraced",
     )  # fmt: skip
 
     def __init__(self, logger: str, levelno: int, text: str) -> None:
@@ -135,10 +136,11 @@ class Message:
         self._hidden: tuple[Sequence[str], Message] | None = None
         self.second = -1
         self._until = -1
-        self.lines = self.rows = 0
+        self.lines = 0
         self.rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
         is_ordinary = logger != TRACE_LOGGER and not self.told
         self.ordinary_a_second = LINES_A_SECOND if is_ordinary else 0
+        self.ordinary_rows = self.rows_a_second if is_ordinary else 0
         self.dropped_lines = self.dropped_rows = 0
 
     def _write(self, text: str) -> None:
@@ -146,6 +148,7 @@ class Message:
         self.head = b'Z","level":"%b","logger":%b,"msg":%b' % (
             self.level.encode(), encode_value(self.logger), json_text(safe),
         )  # fmt: skip
+        self.opened = self.head + b","
         self.text = safe_text(safe, MESSAGE_BYTES)
         self.columns = dumps([self.level, self.logger, self.text])[1:-1]
         self.untraced = b"%b,null,null,%d,0," % (self.columns, self.is_notable)
@@ -175,7 +178,7 @@ class Message:
         """Returns whether one more line this second is within the budget; if not, counts it and its row as dropped."""
         if second != self.second:
             self.second = second
-            self.lines = self.rows = 0
+            self.lines = 0
         self.lines += 1
         if self.lines <= LINES_A_SECOND:
             return True
@@ -184,8 +187,7 @@ class Message:
 
     def admit_row(self) -> bool:
         """Returns whether one more row in the second of `admit_line` is within the budget."""
-        self.rows += 1
-        return self.rows <= self.rows_a_second
+        return self.lines <= self.rows_a_second
 
     def drop_row(self) -> None:
         """Counts one dropped row."""
@@ -407,14 +409,14 @@ def timestamp(now_ns: int) -> bytes:
     ms = now_ns // 1_000_000
     second = ms // 1_000
     kept = latest[0]
-    return (kept[1] if kept[0] == second else start_of(second)) + MS[ms % 1_000]
+    return (kept[1] if kept[0] == second else start_of(second)[1]) + MS[ms % 1_000]
 
 
-def start_of(second: int) -> bytes:
-    """Returns the start of a line down to the second, and remembers it."""
+def start_of(second: int) -> Second:
+    """Returns a second with the start of its lines, and remembers it."""
     start = strftime('{"ts":"%Y-%m-%dT%H:%M:%S.', gmtime(second)).encode()
-    latest[0] = second, start
-    return start
+    latest[0] = made = second, start, second * 1_000_000_000, second * 1_000_000
+    return made
 
 
 def text_of(msg: object, args: Any) -> str:

@@ -257,22 +257,7 @@ class BlackBox:
         try:
             values = list(_log_values(record))
             values[_LOG_JSON_AT] = orjson.Fragment(values[_LOG_JSON_AT])
-            payload = orjson.dumps(values)
-        except Exception:  # as above  # noqa: BLE001
-            self.failures += 1
-        else:
-            self.append_log_payload(payload)
-
-    def append_log_payload(self, payload: bytes) -> None:
-        """Writes a log record that is encoded already."""
-        try:
-            ring = self.logs
-            covered = _pack_fields(PAYLOAD_VERSION, 0, len(payload), next(ring.ordinals)) + payload
-            frame = FRAME_MAGIC + crc32(covered).to_bytes(4, "little") + covered  # as `frames.pack`
-            try:
-                ring.write(frame)
-            except ValueError:  # no space at its end
-                ring.turn(frame)
+            self._append(self.logs, orjson.dumps(values))
         except Exception:  # as above  # noqa: BLE001
             self.failures += 1
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOG_COLUMNS",
+    "SCALARS",
+    "SHORT_CHARS",
     "TRACE_COLUMNS",
     "WHOLE_ITEMS",
     "KeptTrace",
@@ -60,7 +62,9 @@ __all__ = [
     "encode_value",
     "error_text",
     "fit",
+    "harmless",
     "is_a",
+    "is_harmless",
     "is_plain",
     "one_line",
     "safe_text",
@@ -133,19 +137,19 @@ def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
 
 CUT: Final = "…[cut]"
 _MARK_BYTES: Final = len(orjson.dumps(CUT))
-_SCALARS: Final = frozenset({int, bool, type(None)})  # besides text, and floats that are numbers
+SCALARS: Final = frozenset({int, bool, type(None)})  # besides text, and floats that are numbers
 _EMPTY: Final = b"{}"
 _LINE_ENDS: Final = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\u0085\u2028\u2029")
 # Half of the byte limit in characters needs no encoding to be known to fit unless it is far from ASCII.
-_SHORT_CHARS: Final = MAX_STRING_BYTES // 4
+SHORT_CHARS: Final = MAX_STRING_BYTES // 4
 _MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far more than a row can hold
 _MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 _MAX_REMEMBERED: Final = 4_096
 _NAMES: Final = ("name", "key", "Name", "Key")  # of an item that has a value beside it
 _VALUES: Final = frozenset({"value", "Value"})
-_harmless: set[str] = set()  # keys that are known to name no secret
-on_change(_harmless.clear)
+harmless: Final[set[str]] = set()  # keys that are known to name no secret
+on_change(harmless.clear)
 
 
 def is_plain(extras: object) -> bool:
@@ -157,16 +161,16 @@ def is_plain(extras: object) -> bool:
         return False
     clean = active.clean
     for key in extras:
-        if key not in _harmless and not _is_harmless(key, extras):
+        if key not in harmless and not is_harmless(key, extras):
             return False
         value = extras[key]
         kind = type(value)
         if kind is str:
             if len(value) < MIN_SECRET_CHARS or value in clean:
                 continue
-            if len(value) > _SHORT_CHARS or needs_scrub(value):
+            if len(value) > SHORT_CHARS or needs_scrub(value):
                 return False
-        elif kind is not int and kind not in _SCALARS and (kind is not float or value - value):
+        elif kind is not int and kind not in SCALARS and (kind is not float or value - value):
             return False  # also NaN and infinity, which orjson would make null
     return True
 
@@ -181,16 +185,17 @@ def encode_plain(extras: object) -> bytes | None:
         return None
 
 
-def _is_harmless(key: object, extras: dict[Any, Any]) -> bool:
+def is_harmless(key: object, extras: dict[Any, Any]) -> bool:
+    """Returns whether a key names no secret, as far as its value in `extras` goes; remembers one that never does."""
     if type(key) is not str or len(key) > _MAX_KEY_CHARS or needs_scrub(key):
         return False
     if key in _VALUES:
         return _name_in(extras) is None
     if kind_of(key):
         return not is_told(key, extras[key])  # not remembered: another value may be one
-    if len(_harmless) >= _MAX_REMEMBERED:
-        _harmless.clear()
-    _harmless.add(key)
+    if len(harmless) >= _MAX_REMEMBERED:
+        harmless.clear()
+    harmless.add(key)
     return True
 
 
@@ -264,9 +269,9 @@ def _tell_all(value: object) -> None:
     found, containers = [value], 0
     for item in found:
         if isinstance(item, str):
-            tell(item[:_SHORT_CHARS])
+            tell(item[:SHORT_CHARS])
         elif isinstance(item, bytes | bytearray):
-            tell(bytes(item[:_SHORT_CHARS]).decode(errors="replace"))
+            tell(bytes(item[:SHORT_CHARS]).decode(errors="replace"))
         elif isinstance(item, dict | list | tuple) and containers < _MAX_CONTAINERS:
             containers += 1
             found += list(item.values() if isinstance(item, dict) else item)[:MAX_KEYS]
@@ -308,7 +313,7 @@ def _is_secrets_name(first: object) -> bool:
 
 
 def _bounded_scalar(value: object, strict: bool) -> Any:
-    if type(value) is str and not strict and len(value) <= _SHORT_CHARS:
+    if type(value) is str and not strict and len(value) <= SHORT_CHARS:
         return scrub(value)
     if not isinstance(value, _OWN):
         value = _own_value(value)

@@ -30,7 +30,6 @@ from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.record import (
     LOG_COLUMNS,
     TRACE_COLUMNS,
-    LogFields,
     LogValues,
     TraceFields,
     TraceValues,
@@ -155,7 +154,7 @@ class Recorder:
         self.wake = wake
         self._made_ns = monotonic_ns()
         self.many_traces = self.traces.capacity // 2
-        self._many_logs = self.logs.capacity // 2
+        self.many_logs = self.logs.capacity // 2
 
     def wake_for_trace(self) -> None:
         """Wakes the writer for an ordinary trace that was put into the buffer without `record_trace`."""
@@ -181,26 +180,17 @@ class Recorder:
         record = (0, self.run_id, next(self.numbers)) + values  # noqa: RUF005  # as above
         if self.box is not None:
             self.box.append_log(record)
-        is_crowd = self.logs.offer(record) >= self._many_logs
+        is_crowd = self.logs.offer(record) >= self.many_logs
         if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
             self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
 
-    def keep_log(self, record: LogFields, payload: bytes) -> None:
-        """Keeps a log record that has its number, and is encoded already: with fewer calls than `record_log`.
-
-        Args:
-            record: from its `seq` on.
-            payload: of its frame, the same from the number on as JSON.
-        """
-        box, buffer = self.box, self.logs
-        if box is not None:
-            box.append_log_payload(payload)
-        queue = buffer.queue
-        queue.append(record)
-        is_crowd = len(queue) + len(buffer.in_flight) >= self._many_logs  # far below the capacity
-        if is_crowd or self.is_idle or record[_LOG_NOTABLE] == 1:
-            buffer.make_room()
-            self._wake_writer(is_crowd or record[_LOG_NOTABLE] == 1, is_crowd)
+    def wake_for_log(self, is_notable: bool) -> None:
+        """Wakes the writer for an ordinary log record that was put into the buffer without `record_log`."""
+        is_crowd = len(self.logs) >= self.many_logs  # far below the capacity
+        if is_crowd:
+            self.logs.make_room()
+        if is_crowd or self.is_idle or is_notable:
+            self._wake_writer(is_crowd or is_notable, is_crowd)
 
     def _wake_writer(self, at_once: bool, is_crowd: bool) -> None:
         if self.wake is not None:
@@ -239,7 +229,7 @@ class Recorder:
     def fit(self, box: BlackBox) -> None:
         """Wakes the writer when the records that are pending take half of this box."""
         self.many_traces = max(1, min(self.traces.capacity // 2, box.header.trace_bytes // 2 // TRACE_BYTES))
-        self._many_logs = max(1, min(self.logs.capacity // 2, box.header.log_bytes // 2 // LOG_BYTES))
+        self.many_logs = max(1, min(self.logs.capacity // 2, box.header.log_bytes // 2 // LOG_BYTES))
 
     def has_pending(self) -> bool:
         """Returns whether any record is not committed."""
@@ -265,7 +255,7 @@ class Recorder:
 
     def is_filling(self) -> bool:
         """Returns whether a buffer, or the box, is half full."""
-        return len(self.traces) >= self.many_traces or len(self.logs) >= self._many_logs
+        return len(self.traces) >= self.many_traces or len(self.logs) >= self.many_logs
 
 
 class LazyRecorder:

@@ -45,6 +45,7 @@ from hearthnet.database import (
     connect_read_only,
     connected_beside,
     reason_of,
+    words_of,
 )
 from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
@@ -274,7 +275,7 @@ class Writer:
         reason = reason_of(error)
         if reason == "disk_full" and not self.quota.is_disk_short and self.quota.has_foreign_tables():
             return "ceiling", CROWDED
-        return reason, str(error)
+        return reason, words_of(error)
 
     def _take(self) -> tuple[list[KeptTrace], list[LogFields], int]:
         limit = self.quota.batch_rows(BATCH_ROWS)

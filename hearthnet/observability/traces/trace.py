@@ -43,14 +43,14 @@ from hearthnet.observability.records.record import (
     TraceFields,
     clean_text,
     fields_of,
-    is_a,
     is_plain,
 )
 from hearthnet.observability.records.recorder import Recorder
-from hearthnet.observability.records.results import CANCELLED, OK, RESULTS, decisive, is_failure, result_of
+from hearthnet.observability.records.results import CANCELLED, OK, decisive, is_failure, result_of
 from hearthnet.observability.redaction.told import Known, Told, calls, told_throughout
 from hearthnet.observability.runtime import runtime
 from hearthnet.observability.traces.encoding import ROOM_BYTES, encoded, weightiest
+from hearthnet.observability.traces.misuse import known_code
 from hearthnet.observability.traces.span import (
     MAX_SPANS,
     Span,
@@ -315,8 +315,8 @@ class Trace:
         return False
 
     def fail(self, code: str, message: str | None = None) -> None:
-        """Sets the result to `code`; one that is no wire error code is recorded as `internal_error`."""
-        self.result = code if is_a(code, str) and code in RESULTS else "internal_error"
+        """Sets the result to `code`; one that no result has is logged, once, and recorded as `internal_error`."""
+        self.result = known_code(code)
         if message is not None or is_failure(self.result):
             said = message if message is not None else code
             with Told() as told:
@@ -551,16 +551,16 @@ class Trace:
                 message.drop_row()
 
     def _log_done(self, level: int, result: str) -> None:
-        if not is_enabled(_log, level):
-            _log.isEnabledFor(level)  # counts what does not come
+        if not is_enabled(_log, level) and not _log.isEnabledFor(level):  # which counts what does not come
             return
-        fields: dict[str, Any] = {"capability": self.capability, "result": result, "ms": self.duration_ms}
+        ms, name = self.duration_ms, self.capability
+        fields: dict[str, Any] = {"trace_id": self.trace_id, "capability": name, "result": result, "ms": ms}
         if self.error is not None:
             fields["error"] = self.error
-        if not log_done(level, self.trace_id, fields):
-            outside = swap(self)
+        if not log_done(level, fields):
+            outside = swap(self)  # of which a record has the id
             try:
-                _log.log(level, done_text(fields), extra=fields)
+                _log.log(level, done_text(fields), extra=dict([*fields.items()][1:]))
             finally:
                 swap(outside)
 

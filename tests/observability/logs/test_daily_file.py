@@ -428,3 +428,78 @@ def test_file_is_private_whatever_the_umask(tmp_path, umask):
 
     (path,) = log_paths(tmp_path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_file_is_ready_for_the_lines_of_one_second(tmp_path):
+    """They are appended without a check until 64 KiB are written; then, or in the next second, it is checked again."""
+    file, second = DailyFile(tmp_path, clock=lambda: NOON_S), int(NOON_S)
+    assert file.is_ready(second)
+    (tmp_path / TODAY).unlink()
+    written = 0
+    while file.ready is second:
+        file.append(line(written))
+        written += 1
+    assert 64 <= written <= 66
+    assert file.is_ready(second)
+    file.append(line(written))
+    (tmp_path / TODAY).unlink()
+    assert file.is_ready(second + 1)
+    file.append(line(written + 1))
+
+    assert numbers(tmp_path) == [written + 1]
+    assert file.dropped_lines == written + 1
+
+
+@pytest.mark.parametrize("day", [-1, 1])
+def test_file_is_never_ready_for_lines_of_another_day(tmp_path, day):
+    """Made just before midnight, or by a clock that was set: each is written with a check."""
+    file, second = DailyFile(tmp_path, clock=lambda: NOON_S), int(NOON_S)
+    file.write(line(1), NOON_S)
+    is_ready = file.is_ready(second + day * DAY_S)
+    file.write(line(2), NOON_S + day * DAY_S)
+
+    assert is_ready == (day > 0)  # tomorrow's file has been begun then
+    assert sorted(numbers(tmp_path)) == [1, 2]
+
+
+def test_file_is_not_ready_while_the_disk_is_nearly_full(tmp_path):
+    """Its caller decides what is written then; notable lines are."""
+    file, second = DailyFile(tmp_path, clock=lambda: NOON_S), int(NOON_S)
+    assert file.is_ready(second)
+    file.is_shedding = True
+    assert file.ready is None
+    assert not file.is_ready(second)
+    file.write(line(1), NOON_S)
+    file.is_shedding = False
+
+    assert file.is_ready(second)
+    assert numbers(tmp_path) == [1]
+
+
+def test_line_that_was_written_in_part_does_not_swallow_the_next(tmp_path, monkeypatch):
+    """The file is not ready before the next one has begun on a line of its own."""
+    file, second = DailyFile(tmp_path, clock=lambda: NOON_S), int(NOON_S)
+    assert file.is_ready(second)
+    write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda fd, content: write(fd, content[:7]))
+        file.append(line(1))
+    assert not file.is_ready(second)
+    file.write(line(2), NOON_S)
+    assert file.is_ready(second)
+    file.append(line(3))
+
+    assert (tmp_path / TODAY).read_bytes() == line(1)[:7] + b"\n" + line(2) + line(3)
+    assert file.dropped_lines == 1
+
+
+def test_closed_file_is_ready_again_once_it_is_opened(tmp_path):
+    """A line after that is in it, and none is lost without a count."""
+    file, second = DailyFile(tmp_path, clock=lambda: NOON_S), int(NOON_S)
+    assert file.is_ready(second)
+    file.close()
+    assert file.ready is None
+    assert file.is_ready(second)
+    file.append(line(1))
+
+    assert numbers(tmp_path) == [1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from itertools import count
 from types import SimpleNamespace
 
 import orjson
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from support.log_clock import set_log_clock
 
 from hearthnet.forensics import box as layout
+from hearthnet.forensics.frames import FRAME, pack
 from hearthnet.observability import logging as node_logging
 from hearthnet.observability import trace
 from hearthnet.observability.logging import get_logger
@@ -23,10 +25,13 @@ from hearthnet.observability.logs.fields import fields
 from hearthnet.observability.logs.handler import is_alone
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 from hearthnet.observability.records.recorder import Recorder
+from hearthnet.observability.redaction import rules
+from hearthnet.observability.redaction.rules import REDACTED
 from hearthnet.observability.runtime import runtime
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 NAME = "hearthnet.ordinary_test"
+TRACES = get_logger("hearthnet.trace")
 log = get_logger(NAME)
 
 # Also hostile: what tells a secret, what cannot be encoded, what ends a line or an array, and keys of the line's own.
@@ -84,10 +89,10 @@ def told(records, recorder, folder, *, is_any):
     """Returns what is told of records, each logged five times; by the way of all others if `is_any`."""
     messages.forget()
     before = len(b"".join(path.read_bytes() for path in log_paths(folder)))
-    payloads = []
+    frames = []
     recorder.logs.queue.clear()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(recorder.box, "append_log_payload", payloads.append)
+        patched.setattr(recorder.box, "logs", SimpleNamespace(write=frames.append, ordinals=count(1)))
         set_log_clock(patched, lambda: 1_790_000_000_123_456_789)
         for budget, most in (("ROWS_A_SECOND", 2), ("NOTABLE_ROWS_A_SECOND", 3), ("LINES_A_SECOND", 4)):
             patched.setattr(messages, budget, most)
@@ -98,9 +103,10 @@ def told(records, recorder, folder, *, is_any):
                 logged(*record)
     lines = b"".join(path.read_bytes() for path in log_paths(folder))[before:]
     rows = [(kept[0], kept[1], *kept[3:]) for kept in recorder.logs.queue]
-    payloads = [payload.partition(b",")[2] for payload in payloads]  # each has its own number
+    payloads = [frame[FRAME.size :].partition(b",")[2] for frame in frames]  # each has its own number
+    assert all(pack(frame[FRAME.size :], ordinal) == frame for ordinal, frame in enumerate(frames, 1))
     known = messages.known_messages.values()
-    counts = [(one.text, one.lines, one.rows, one.dropped_lines, one.dropped_rows) for one in known]
+    counts = [(one.text, one.lines, one.dropped_lines, one.dropped_rows) for one in known]
     return lines, rows, payloads, counts, runtime.handler.failures
 
 
@@ -311,31 +317,38 @@ def test_clock_that_is_set_says_so_at_once(taken, tmp_path, monkeypatch, seconds
     assert times == {1_790_000_000.0, 1_790_000_000.007 + seconds}
 
 
-@pytest.mark.parametrize("is_alone", [True, False], ids=["no journal", "journal"])
+@pytest.mark.parametrize("has_journal", [False, True])
 @pytest.mark.parametrize("is_talkative", [True, False])
 @pytest.mark.parametrize("is_shedding", [True, False])
 @pytest.mark.parametrize("level", [20, 30])
-def test_line_of_an_ended_trace_goes_where_it_should(monkeypatch, recorder, level, is_shedding, is_talkative, is_alone):
+def test_line_of_an_ended_trace_goes_where_it_should(
+    monkeypatch, recorder, level, is_shedding, is_talkative, has_journal
+):
     """To the file unless that sheds, to a talkative console; that of a notable trace to each, and to the journal."""
     written, shown, sent = [], [], []
-    file = SimpleNamespace(is_shedding=is_shedding, shed_lines=0, write=lambda *line: written.append(line))
-    console = SimpleNamespace(is_talkative=is_talkative, show=lambda *line: shown.append(line))
+    file = SimpleNamespace(
+        ready=None,
+        is_ready=lambda second: not is_shedding,
+        append=written.append,
+        write=lambda line, second: written.append(line),
+        is_shedding=is_shedding,
+        shed_lines=0,
+    )
     monkeypatch.setattr(runtime.handler, "file", file)
+    console = SimpleNamespace(is_talkative=is_talkative, show=lambda *line: shown.append(line[1:]))
     monkeypatch.setattr(runtime.handler, "console", console)
-    journal = None if is_alone else SimpleNamespace(send_text=lambda *said: sent.append(said))
+    journal = SimpleNamespace(send_text=lambda *said: sent.append(said)) if has_journal else None
     monkeypatch.setattr(runtime, "journal", journal)
-    set_log_clock(monkeypatch, lambda: 1_790_000_000_123_456_789)
-    ordinary.write_done(runtime.handler, level, RUN, {"ms": 1.5, "error": "a\u2028b"})
+    assert ordinary.write_done(TRACES, level, {"trace_id": RUN, "ms": 1.5, "error": "a\u2028b"})
 
     notable = level == 30
-    assert [len(line.decode().splitlines()) for line, _ in written] == [1] * (notable or not is_shedding)
-    assert {orjson.loads(line)["error"] for line, _ in written} <= {"a\u2028b"}
-    assert {at_s for _, at_s in written} <= {1_790_000_000.123456789}
+    assert [len(line.decode().splitlines()) for line in written] == [1] * (notable or not is_shedding)
+    assert {orjson.loads(line)["error"] for line in written} <= {"a\u2028b"}
     assert file.shed_lines == (is_shedding and not notable)
     name = "warning" if notable else "info"
-    assert [line[1:] for line in shown] == [("hearthnet.trace", name, notable)] * (notable or is_talkative)
+    assert shown == [("hearthnet.trace", name, notable)] * (notable or is_talkative)
     assert sent == [(name, "hearthnet.trace", "done", {"ms": 1.5, "error": "a\u2028b"}, RUN)] * (
-        notable and not is_alone
+        notable and has_journal
     )
     assert runtime.handler.failures == 0
 
@@ -374,42 +387,72 @@ def test_each_second_has_the_whole_budget(taken, recorder, monkeypatch):
     assert taken[messages.ROWS_A_SECOND :] == [True, True, False]
 
 
-@pytest.mark.parametrize("kind", ["no file", "shedding", "journal", "large", "just not large"])
+@pytest.mark.parametrize("kind", ["journal", "large", "just not large"])
 def test_what_the_short_way_copes_with(taken, monkeypatch, kind):
-    """A file that sheds and the journal are for the other way, as are fields that must be cut. A file need not be."""
+    """The journal is for the other way, as are fields that must be cut."""
     log.info("said")
     extra = None
-    if kind == "no file":
-        monkeypatch.setattr(runtime.handler, "file", None)
-    elif kind == "shedding":
-        monkeypatch.setattr(runtime.handler, "file", SimpleNamespace(is_shedding=True, shed_lines=0))
-    elif kind == "journal":
+    if kind == "journal":
         monkeypatch.setattr(runtime, "journal", SimpleNamespace(send=lambda *_: None))
     else:
         room = messages.MESSAGE_BYTES - len('{"a":"","b":"","c":"","d":"","e":""}\n') + (kind == "large")
         extra = {key: "x" * (room // 5 + (room % 5 if key == "a" else 0)) for key in "abcde"}
     log.info("said", extra=extra)
 
-    assert taken == [kind in ("no file", "just not large")]
+    assert taken == [kind == "just not large"]
     assert runtime.handler.failures == 0
-
-
-def test_line_is_written_with_its_own_time(taken, monkeypatch):
-    """By which the file of the day is chosen."""
-    written = []
-    file = SimpleNamespace(is_shedding=False, write=lambda line, at_s: written.append(at_s))
-    monkeypatch.setattr(runtime.handler, "file", file)
-    set_log_clock(monkeypatch, lambda: 1_790_000_000_750_000_000)
-    for _ in range(2):
-        log.info("said")
-
-    assert taken == [True]
-    assert written[-1] == pytest.approx(1_790_000_000.75, abs=1e-6)
 
 
 def test_line_of_an_ended_trace_that_cannot_be_written_is_counted(monkeypatch, recorder):
     """It raises nothing into the program."""
-    monkeypatch.setattr(runtime.handler, "file", SimpleNamespace(is_shedding=False, write=None))
-    ordinary.write_done(runtime.handler, 20, RUN, {"ms": 1.5})
+    monkeypatch.setattr(runtime.handler, "file", SimpleNamespace(ready=None, is_ready=None))
 
+    assert ordinary.write_done(TRACES, 20, {"trace_id": RUN, "ms": 1.5})
     assert runtime.handler.failures == 1
+
+
+def test_key_that_is_harmless_with_some_values_is_not_remembered(taken, recorder, tmp_path):
+    """`token` with a number is a count, with a text it is a secret, whatever was logged before."""
+    for value in (3, 3, "tiger1234", 3):
+        log.info("said", extra={"token": value})
+
+    lines = [orjson.loads(line) for path in log_paths(tmp_path) for line in path.read_bytes().splitlines()]
+    assert [line["token"] for line in lines] == [orjson.loads(kept[-2])["token"] for kept in recorder.logs.queue]
+    assert lines[2]["token"] == REDACTED
+    assert b"tiger1234" not in recorder.box.logs.memory[:]
+
+
+def test_key_that_becomes_secret_is_redacted_in_the_very_next_record(taken, recorder, tmp_path):
+    """Names that were found harmless are forgotten when others become secret."""
+    for _ in range(2):
+        log.info("said", extra={"shelf": "tiger1234"})
+    rules.configure(keys=["shelf"])
+    log.info("said", extra={"shelf": "tiger1234"})
+
+    assert [orjson.loads(kept[-2])["shelf"] for kept in recorder.logs.queue] == ["tiger1234", "tiger1234", REDACTED]
+
+
+def test_records_while_the_disk_is_nearly_full_are_left_to_the_other_way(taken, recorder, tmp_path):
+    """It has the lines of warnings alone, and counts the others; all have their rows."""
+    for level in (20, 30):
+        log.log(level, "said")
+    runtime.handler.file.is_shedding = True
+    for level in (20, 30):
+        log.log(level, "said")
+    runtime.handler.file.is_shedding = False
+    log.info("said")
+
+    assert taken == [False, False, True]
+    assert runtime.handler.file.shed_lines == 1
+    assert len(recorder.logs) == 5
+    assert sum(path.read_bytes().count(b"\n") for path in log_paths(tmp_path)) == 4
+
+
+def test_records_without_a_file_have_their_rows(taken, recorder):
+    """By the same way."""
+    runtime.handler.file = None
+    for _ in range(3):
+        log.info("said", extra={"size": 3})
+
+    assert taken == [True, True]
+    assert len(recorder.logs) == 3

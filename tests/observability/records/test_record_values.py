@@ -365,13 +365,13 @@ def test_names_up_to_the_limit_take_the_fast_way():
 
 def test_harmless_names_are_remembered_but_not_without_end():
     """A program has few; one that makes them up takes no more memory than this."""
-    record._harmless.clear()
+    record.harmless.clear()
     for number in range(record._MAX_REMEMBERED):
         encode_plain({f"name {number}": 1})
-    held = len(record._harmless)
+    held = len(record.harmless)
     encode_plain({"one more": 1})
 
-    assert (held, record._harmless) == (record._MAX_REMEMBERED, {"one more"})
+    assert (held, record.harmless) == (record._MAX_REMEMBERED, {"one more"})
 
 
 @pytest.mark.parametrize("count", [MAX_KEYS - 1, MAX_KEYS, MAX_KEYS + 1, 100])

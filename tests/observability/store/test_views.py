@@ -202,11 +202,29 @@ def test_runs_follow_those_of_the_same_program(database):
     assert found.fetchall() == [
         ("c1", "cron.py", "library", None, None),
         ("c2", "cron.py", "library", 99.0, 1),
-        ("c3", "cron.py", "library", -10.0, 0),
+        ("c3", "cron.py", "library", 0.0, 0),
         ("n1", "hearthnet", "node", None, None),
         ("n2", "python", "node", 10.0, 1),
         ("w1", "web.py", "library", None, None),
     ]
+
+
+def test_down_is_the_time_without_any_process(database):
+    """A program was not down while a worker, or the one that started it, still ran; unknown without an end."""
+    begin(database, "p1", 0, "web.py", "library", 100)
+    begin(database, "w1", 10, "web.py", "library", 130)
+    begin(database, "w2", 20, "web.py", "library", 30)
+    begin(database, "w3", 120, "web.py", "library", 125)
+    begin(database, "p2", 150, "web.py", "library", 160)
+    begin(database, "p3", 200, "web.py", "library")
+    begin(database, "w4", 210, "web.py", "library", 220)
+    begin(database, "w5", 230, "web.py", "library", 240)
+
+    found = database.execute("SELECT run_id, down_s FROM run_history ORDER BY ts").fetchall()
+
+    assert found == [
+        ("p1", None), ("w1", 0.0), ("w2", 0.0), ("w3", 0.0), ("p2", 20.0), ("p3", 40.0), ("w4", None), ("w5", None)
+    ]  # fmt: skip
 
 
 def test_runs_of_older_versions_have_a_role(tmp_path):

@@ -443,6 +443,22 @@ async def test_damage_is_no_fault_of_a_record(writers, monkeypatch):
     assert writer.failing == "corrupt"
 
 
+async def test_bit_that_flips_in_the_schema_is_damage(path, writers):
+    """SQLite cites it in words that are not UTF-8."""
+    writer = await writers("run")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA writable_schema = on")
+        flipped = "CAST(x'43524541544520D441424C45' AS TEXT)"  # CREATE TABLE, but for a bit
+        other.execute(f"UPDATE sqlite_schema SET sql = {flipped} || substr(sql, 13) WHERE name = 'traces'")
+        other.execute("PRAGMA schema_version = 1000")  # so that others read it again
+        other.commit()
+    offer(writer, [1])
+
+    assert not await writer.flush()
+    assert (writer.failing, writer.must_reopen) == ("corrupt", True)
+    assert "malformed database schema" in writer.error
+
+
 async def test_run_is_not_ended_in_a_database_that_was_damaged(path):
     """With nothing left to commit, too: this connection would not notice, the next reader does."""
     writer = Writer(path, Recorder("run", lambda *_: None))
