@@ -133,11 +133,11 @@ def load(path: Path | None = None) -> Config:
         ConfigError: raised as `invalid_toml` if the file is not valid TOML or cannot be read, as `invalid_field` for an
             unknown key, an invalid value, or a variable that is not set.
     """
-    source = default_path() if path is None else path
     tree = read_tree(path)
     if tree is None:
         register_secrets(known_secrets(default_config()))
         return _with_environment(default_config())
+    source = default_path() if path is None else path
     config = from_tree(tree, source)
     register_secrets(known_secrets(config))
     return _with_environment(config).read_from(source)

@@ -78,7 +78,7 @@ def _user_dir(kind: str) -> Path:
     """Returns the same path as platformdirs, which is imported only when needed: it doubles the time this takes.
 
     Raises:
-        ConfigError: raised as `invalid_field` when there is no home folder, or HOME is not absolute.
+        ConfigError: raised as `path_resolution` when there is no home folder, or HOME is not absolute.
     """
     variable, below_home, below_app = _XDG[kind]
     base = os.environ.get(variable) or str(Path(os.environ.get("HOME", ""), below_home))
@@ -90,7 +90,7 @@ def _user_dir(kind: str) -> Path:
         path = Path(getattr(platformdirs, f"user_{kind}_dir")(APP))
         if path.is_absolute():
             return path
-    raise ConfigError("invalid_field", message="this user has no home folder", hint="set HOME to an absolute path")
+    raise ConfigError("path_resolution", message="this user has no home folder", hint="set HOME to an absolute path")
 
 
 def absolute(path: Path) -> Path:
@@ -105,10 +105,16 @@ def absolute(path: Path) -> Path:
 def read_tree(path: Path | None) -> dict[str, Any] | None:
     """Returns the parsed tables in `path`; None if no path is given and the default file is missing.
 
+    A user without a home folder, as in a container, has no default file.
+
     Raises:
         ConfigError: raised as `invalid_toml` if the file is not valid TOML or cannot be read.
     """
-    source = default_path() if path is None else path
+    source = path
+    with suppress(ConfigError):
+        source = source or default_path()
+    if source is None:
+        return None
     try:
         # A path that was given may be a pipe: --config <(sops -d settings.toml)
         text = (read_regular(source) if path is None else source.read_bytes()).decode("utf-8")

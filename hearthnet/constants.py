@@ -28,6 +28,7 @@ SENDER: Final = "X-HearthNet-From"  # header of every request and response: the 
 
 # Observability (fixed by its spec).
 DATABASE: Final = "telemetry.db"
+SALVAGE: Final = "hearthnet log and autopsy read on; the next program that records there salvages what can be read"
 TRACE_RING_BUFFER: Final = 10_000
 LOG_RING_BUFFER: Final = 10_000
 NOTABLE_SHARE: Final = 0.2  # share of each ring reserved for failed or slow traces, warnings and errors

@@ -15,10 +15,14 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hearthnet.constants import DATABASE, SALVAGE
 from hearthnet.errors import DiskFullError, HearthNetError, NewerStoreError, StoreError, UnusableStoreError
 from hearthnet.files import create_private, foreign, make_private_dir, move_aside_hint, why_not_regular
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = [
     "BUSY_TIMEOUT_S",
@@ -39,6 +43,7 @@ __all__ = [
     "has_connections",
     "lengthen_shm",
     "made_by",
+    "migrations",
     "migrations_dir",
     "misfit",
     "open_database",
@@ -50,7 +55,7 @@ __all__ = [
     "words_of",
 ]
 
-# Set by every writing connection: these belong to the connection, not to the file.
+# Set by every writing connection: they belong to it, not to the file.
 WRITER_PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",  # with NORMAL a power cut cost up to 29 s of commits at home rates
     "PRAGMA secure_delete = ON",  # overwrites evicted rows, except where pages were rebalanced
@@ -62,6 +67,7 @@ _MIN_FREE_BYTES: Final = 128 * 1024
 STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
 _MAX_DAMAGE_CHARS: Final = 200
 _SHM_BYTES: Final = 32_768  # SQLite maps -shm in such pieces
+_ASIDE: Final = "move it aside and start again"
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 _MAX_PATH_BYTES: Final = 504  # SQLite's 512, less the longest ending of its own, `-journal`
 
@@ -133,13 +139,22 @@ TELEMETRY: Final = Schema("telemetry", 0x48_4E_74_6C, reserve_bytes=16_000_000, 
 EVENTS: Final = Schema("events", 0x48_4E_65_76)  # "HNev"
 
 
-def migrations_dir() -> Path:
-    """Returns the migrations folder: inside the package in a wheel, beside it in a source tree."""
+def migrations(schema: Schema) -> list[Traversable]:
+    """Returns the migrations of a schema, oldest first."""
+    return sorted(migrations_dir().joinpath(schema.name).iterdir(), key=lambda file: file.name)
+
+
+def migrations_dir() -> Traversable:
+    """Returns the migrations folder: inside the package in a wheel or a zip file, beside it in a source tree."""
     package = Path(__file__).parent
-    for candidate in (package / "_migrations", package.parent / "migrations"):
-        if candidate.is_dir():
-            return candidate
-    raise StoreError("the migrations are missing from this installation", hint="reinstall hearthnet")
+    found = [path for path in (package / "_migrations", package.parent / "migrations") if path.is_dir()]
+    if found:
+        return found[0]
+    from importlib.resources import files  # late: slow
+
+    if not (zipped := files("hearthnet").joinpath("_migrations")).is_dir():
+        raise StoreError("the migrations are missing from this installation", hint="reinstall hearthnet")
+    return zipped
 
 
 def open_database(path: Path, schema: Schema, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
@@ -202,7 +217,7 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
     code = getattr(error, "sqlite_errorcode", None)
     number = error.errno if isinstance(error, OSError) else None
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return UnusableStoreError(f"{path} cannot be used: {error}", hint="move it aside and start again")
+        return UnusableStoreError(f"{path} cannot be used: {error}", hint=SALVAGE if path.name == DATABASE else _ASIDE)
     is_full = code == sqlite3.SQLITE_FULL or number in (errno.ENOSPC, errno.EDQUOT)
     if is_full or (code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and _free_bytes(path) < _MIN_FREE_BYTES):
         return DiskFullError(
@@ -218,8 +233,7 @@ def unreadable(path: Path) -> StoreError | None:
     """Returns the error for a database with a file that we may not read, with how to take it back; None: we may."""
     for part in _parts(path):
         if part.exists() and not os.access(part, os.R_OK):
-            found = foreign(part)
-            return StoreError(f"{part} cannot be read by this user", hint=None if found is None else found.hint)
+            return StoreError(f"{part} cannot be read by this user", hint=getattr(foreign(part), "hint", None))
     return None
 
 
@@ -272,11 +286,9 @@ def _free_bytes(path: Path) -> int:
 def _create_private(path: Path) -> None:
     """Creates the file with mode 0600 before SQLite opens it: -wal and -shm inherit the mode."""
     make_private_dir(path.parent)
-    try:
+    # Never open an existing file here: closing it would release the locks that SQLite holds on it.
+    with suppress(FileExistsError):
         os.close(create_private(os.path.realpath(path), os.O_WRONLY))  # of a link: its missing target
-    except FileExistsError:
-        # Never open an existing file here: closing it would release the locks that SQLite holds on it.
-        return
 
 
 def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
@@ -291,9 +303,7 @@ def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if identity != schema.application_id and (tables or identity or version):
-        raise UnusableStoreError(
-            f"{path} is not a {schema.name} database of HearthNet", hint="move it aside and start again"
-        )
+        raise UnusableStoreError(f"{path} is not a {schema.name} database of HearthNet", hint=_ASIDE)
     if schema.reserve_bytes and not (tables or identity or version):
         _reserve(connection, schema.reserve_bytes)
     # Must run outside a transaction: inside one, SQLite returns "delete" and changes nothing.
@@ -369,7 +379,7 @@ def migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
         NewerStoreError: raised when the database is newer than the newest migration.
         sqlite3.Error: raised when a migration fails; the schema is then as it was before that migration.
     """
-    files = sorted((migrations_dir() / schema.name).glob("[0-9]*.sql"))
+    files = migrations(schema)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     newest = int(files[-1].name[:4])
     if version > newest:
@@ -412,12 +422,13 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         StoreError: raised when the database does not exist or cannot be opened.
     """
     try:
-        is_there = path.exists()
+        if not path.exists():
+            raise StoreError(f"{path} does not exist", hint=_NONE_YET)
     except OSError as error:  # in a folder that may not be entered, say
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    if not is_there:
-        raise StoreError(f"{path} does not exist", hint=_NONE_YET)
     check_place(path)
+    if not path.stat().st_size:  # as a start on a full disk leaves it
+        raise StoreError(f"{path} cannot be read: it is empty", hint=f"the next start fills it: df -h {path.parent}")
     try:
         uri = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if _is_on_read_only_disk(path) else ''}"
         connection = sqlite3.connect(
@@ -446,9 +457,7 @@ def connected_beside(path: Path) -> Iterator[None]:
     """Holds a database open that cannot write it: a connection that is closed meanwhile is not the last one."""
     with suppress(StoreError, sqlite3.Error), closing(connect_read_only(path)) as connection:
         with suppress(sqlite3.Error):
-            connection.execute(
-                "SELECT 1 FROM sqlite_schema"
-            ).fetchone()  # has the lock from here on, even if that fails
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # has the lock from here on, even if it fails
         yield
         return
     yield

@@ -38,6 +38,7 @@ __all__ = [
     "open_file",
     "open_regular",
     "owner_of",
+    "packaged",
     "private_temporary",
     "read_in",
     "read_regular",
@@ -145,6 +146,13 @@ def foreign(path: str | os.PathLike[str]) -> Foreign | None:
     # Only files of that owner, and no target of a link: a folder may have changed when the command runs.
     command = f"sudo chown {recursively}-h --from={owner} {me} {shlex.join(map(str, places))}"
     return Foreign(f"{which} belongs to {name}", command)
+
+
+def packaged(name: str) -> str:
+    """Returns the text of a file of this package, which Python may run from a zip file."""
+    from pkgutil import get_data  # late: only pages and tables of commands need it
+
+    return (get_data("hearthnet", name) or b"").decode()
 
 
 def owner_of(path: Path) -> int | None:

@@ -8,6 +8,7 @@ not keep a command from reading the log.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from hearthnet.config_file import (
     standard_paths,
 )
 from hearthnet.constants import DATABASE
+from hearthnet.errors import ConfigError
 from hearthnet.observability.redaction.rules import register_secrets
 
 if TYPE_CHECKING:
@@ -94,11 +96,18 @@ class Locations(NamedTuple):
     tls_cert: Path | None
     has_node: bool = True
 
+    @property
+    def option(self) -> str:
+        """The option, with a space before it, by which another command reads these files; empty for the node's own."""
+        return "" if self.has_node else f" --data {shlex.quote(str(self.data_dir))}"
+
 
 def locate_files(folder: str | Path) -> Locations:
     """Returns the locations of a store in a folder, whatever the settings are; see `files_in`."""
-    standard, store = standard_paths(), files_in(folder)
-    own = standard.keys_dir, standard.state_dir, standard.blobs_dir
+    store = files_in(folder)
+    own = (store.data_dir, store.data_dir, store.data_dir)  # for a user without a home folder
+    with suppress(ConfigError):
+        own = standard_paths()[:3]
     return Locations(*own, *store, None, DEFAULT_HOST, DEFAULT_PORT, None, has_node=False)
 
 

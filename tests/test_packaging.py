@@ -40,6 +40,28 @@ def test_wheel_has_the_migrations_and_the_types(wheel):
     assert {path.relative_to(ROOT).as_posix() for path in shown} <= names
 
 
+def test_package_runs_from_a_zip_file(wheel, tmp_path):
+    """As a zipapp has it: the store is opened, and the files of pages and tools are found."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(wheel)!r})
+import hearthnet
+from hearthnet import get_recent, telemetry, trace
+from hearthnet.forensics.main import SCHEMA, packaged
+from hearthnet.forensics.report.page_parts import script, style
+from hearthnet.observability.store.query.relations import questions
+from hearthnet.tools.files import FILES
+assert hearthnet.__file__.startswith({str(wheel)!r}), hearthnet.__file__
+with telemetry.open("runs") as opened, trace("work"):
+    print(opened.error)
+print([one.capability for one in get_recent(1)])
+print(all([script(), style(), questions(), packaged(SCHEMA), *[file.text() for file in FILES.values()]]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+
+    assert done.stdout.splitlines() == ["None", "['work']", "True"]
+
+
 def test_installed_wheel_makes_a_database(wheel, tmp_path):
     """Unpacked without the source tree beside it, the package opens a store."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")

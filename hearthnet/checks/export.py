@@ -41,7 +41,7 @@ def telemetry_export(config: Config, _: CapabilityBus | None) -> CheckResult:
     directory = config.observability.data_dir or Path()
     try:
         settings = read(config.observability.otlp_endpoint, os.environ)
-        come = _progress(directory / DATABASE)
+        come = _progress(directory / DATABASE, is_wanted=settings is not None)
     except HearthNetError as error:
         return found(False, error.message, error.hint or _SHOW)
     if settings is None and not come:
@@ -66,8 +66,12 @@ def telemetry_export(config: Config, _: CapabilityBus | None) -> CheckResult:
     return found(True, "; ".join([*_waiting(come)]) or "all is sent", **evidence)
 
 
-def _progress(path: Path) -> dict[str, Progress]:
+def _progress(path: Path, *, is_wanted: bool) -> dict[str, Progress]:
     """Returns how far the export has come; nothing of a store that is not there, or of an older version.
+
+    Args:
+        path: of the store.
+        is_wanted: whether an endpoint is set; without one a store that cannot be read is the matter of another check.
 
     Raises:
         StoreError: raised when it cannot be read.
@@ -77,8 +81,10 @@ def _progress(path: Path) -> dict[str, Progress]:
     try:
         with closing(connect_read_only(path)) as connection:
             return progress(connection)
-    except sqlite3.Error as error:
-        raise store_error(path, error) from error
+    except (HearthNetError, sqlite3.Error) as error:
+        if not is_wanted:
+            return {}
+        raise (store_error(path, error) if isinstance(error, sqlite3.Error) else error) from error
 
 
 def _missing(settings: Settings) -> str | None:

@@ -193,7 +193,10 @@ def log_directory(config: Config, bus: CapabilityBus | None) -> CheckResult:
     folder = config.observability.log_dir or Path()
     quoted = shlex.quote(str(folder))
     if not os.access(folder, os.F_OK):  # not `exists`, which raises below a folder that we may not enter
-        return _missing_log_directory(folder)
+        trouble = uncreatable(folder)
+        counts = {"files": 0, "bytes": 0} if trouble is None else {}
+        text, fix = trouble or ("nothing logged yet", None)
+        return found(trouble is None, text, fix, path=str(folder), **counts)
     if not folder.is_dir():
         return found(False, f"{folder} is not a folder", f"mv {quoted} {quoted}.old", path=str(folder))
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -213,10 +216,11 @@ def log_directory(config: Config, bus: CapabilityBus | None) -> CheckResult:
     return found(True, detail, **evidence)
 
 
-def _missing_log_directory(folder: Path) -> CheckResult:
+def uncreatable(folder: Path) -> tuple[str, str] | None:
+    """Returns why a folder that is missing cannot be made, and the command that makes it; None if it can."""
     parent = next((path for path in folder.absolute().parents if os.access(path, os.F_OK)), Path("/"))
     if os.access(parent, os.W_OK | os.X_OK) and parent.is_dir():
-        return found(True, "nothing logged yet", path=str(folder), files=0, bytes=0)
+        return None
     # Whether there is a folder cannot be seen below one that we may not enter.
     is_closed = parent.is_dir() and not os.access(parent, os.X_OK)
     problem = "cannot be reached" if is_closed else "is missing and cannot be created"
@@ -225,7 +229,7 @@ def _missing_log_directory(folder: Path) -> CheckResult:
     fix = f"sudo install -d -m 700 -o {user_name(os.geteuid())} {shlex.quote(str(folder))}"
     if (other := foreign(parent)) is not None and " -R " in other.command:  # a node's folder, below one of ours
         fix = other.command
-    return found(False, f"{folder} {problem}: {about}", fix, path=str(folder))
+    return f"{folder} {problem}: {about}", fix
 
 
 def _log_evidence(folder: Path, logs: Sequence[Path]) -> dict[str, Any]:

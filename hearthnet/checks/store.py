@@ -5,6 +5,7 @@ It reports all problems, worst first, with the fix of the worst.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hearthnet.checks.machine import file_system_of, out_of_space
+from hearthnet.checks.machine import file_system_of, out_of_space, uncreatable
 from hearthnet.checks.results import found, warned
 from hearthnet.checks.telemetry import opened_for
 from hearthnet.config import Config, ObservabilityConfig
@@ -81,6 +82,8 @@ def telemetry_store(config: Config, bus: CapabilityBus | None) -> CheckResult:
     elif opened is not None and opened.error is None:
         text = f"{path} is gone while the node runs; it is created again with the next record"
         problems.append(Problem(True, text, f"ls -la {shlex.quote(str(path.parent))}"))
+    elif not os.access(path.parent, os.F_OK) and (missing := uncreatable(path.parent)) is not None:
+        problems.append(Problem(True, *missing))
     return _finding(detail, problems, evidence)
 
 
@@ -243,7 +246,7 @@ def _damage(integrity: Integrity, path: Path, *, is_running: bool) -> Iterator[P
         text = f"{path} is damaged: {integrity.said}; the node opens it anew, and recovers what its black box has"
         yield Problem(True, text, "hearthnet doctor --check telemetry_store")
     elif integrity.is_damaged:
-        fix = f"start the node ({_RESTART}): it moves a damaged store aside and salvages what can be read"
+        fix = f"start the node ({_RESTART}), or the program that records there: a damaged store is salvaged then"
         yield Problem(True, f"{path} is damaged: {integrity.said}", fix)
     elif not integrity.is_readable:
         said = integrity.said if str(path) in integrity.said else f"{path} cannot be read: {integrity.said}"
@@ -296,10 +299,23 @@ def _over_budget(disk: dict[str, Any]) -> Problem:
     return Problem(False, text, "hearthnet telemetry info")
 
 
+_LOSSES: Final = {
+    "buffer_full": "the writer fell behind",
+    "poison": "SQLite refused them",
+    "killed": "a killed run had more uncommitted records than its black box holds",
+    "box_full": "the black box of an earlier run had no more space",
+    "budget": "they gave way in a black box that had to wait for long",
+    "wal_lost": "they were committed, but the database or its WAL was then removed or damaged",
+}
+
+
 def _dropped(lost: Losses) -> Iterator[Problem]:
     if lost.last_hour:
-        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in Counter(lost.last_hour).most_common())
+        most = Counter(lost.last_hour).most_common()
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in most)
         text = f"{counted(sum(lost.last_hour.values()), 'record')} dropped in the last hour: {reasons}"
+        if words := _LOSSES.get(most[0][0]):
+            text += f"; {most[0][0]}: {words}"
         yield Problem(False, text, "hearthnet telemetry info")
 
 

@@ -79,10 +79,11 @@ def command(
     Exits with 0 when the run stopped cleanly, still runs or is imported, 1 when it ended uncleanly, 2 when no run was
     found.
     """
+    from hearthnet.files import packaged
     from hearthnet.forensics.main import SCHEMA, Request, print_report
 
     if schema:
-        click.echo(SCHEMA.read_text("utf-8"), nl=False)
+        click.echo(packaged(SCHEMA), nl=False)
         return
     if data is not None:
         if path is not None:

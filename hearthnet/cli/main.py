@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -23,7 +24,7 @@ import click
 
 from hearthnet import __version__
 from hearthnet.cli.output import COMPLETE_VARIABLE, discard_rest, escape_unprintable, has_lost_reader, make_lenient
-from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, HearthNetError, missing_extra
+from hearthnet.errors import EXIT_DISK_FULL, EXIT_ERROR, EXIT_USAGE, ConfigError, HearthNetError, missing_extra
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -312,7 +313,10 @@ def loaded(context: click.Context, _: click.Parameter, path: Path | None) -> Con
 
     config = default_config()  # the program's own settings are not known
     store = config.observability.model_copy(update=files_in(folder)._asdict())
-    return resolve_paths(config.model_copy(update={"observability": store}))
+    config = config.model_copy(update={"observability": store})
+    with suppress(ConfigError):  # a user without a home folder: nothing of a node is read here
+        config = resolve_paths(config)
+    return config
 
 
 def _located(context: click.Context, _: click.Parameter, path: Path | None) -> Locations | Path | None:

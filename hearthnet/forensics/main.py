@@ -19,6 +19,7 @@ from typing import Any, Final, TextIO
 
 from hearthnet import moments
 from hearthnet.display import has_colour, has_unicode
+from hearthnet.files import packaged
 from hearthnet.forensics.evidence.kernel import KernelSources
 from hearthnet.forensics.gather import gather
 from hearthnet.forensics.model import DEFAULT_LIMIT, MAX_LIMIT, Case, Verdict
@@ -32,7 +33,7 @@ EXIT_FINE: Final = 0
 EXIT_DIED: Final = 1
 EXIT_NOTHING: Final = 2
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
-SCHEMA: Final = Path(__file__).parent.parent / "schemas" / "autopsy.json"
+SCHEMA: Final = "schemas/autopsy.json"
 _EXAMPLES: Final = """examples:
   forensics.py                                  how this user's node ended
   forensics.py /media/stick/hearthnet           files copied from elsewhere
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     if sys.stdout is None:  # closed by the caller
         return _print_error("there is no standard output to print to")
     if chosen.schema:
-        sys.stdout.write(SCHEMA.read_text("utf-8"))
+        sys.stdout.write(packaged(SCHEMA))
         return EXIT_FINE
     try:
         since_us, until_us = (None if text is None else moments.parse(text) for text in (chosen.since, chosen.until))

@@ -15,6 +15,8 @@ from typing import Final
 
 from hearthnet.constants import CRASH_LOGGER, IMPORTED
 from hearthnet.forensics.evidence.cut_short import BUS_ERROR, CUT_SHORT
+from hearthnet.forensics.evidence.kernel import is_fault
+from hearthnet.forensics.evidence.runs import is_exit
 from hearthnet.forensics.model import CONFIDENCES, Case, Entry, Run, Verdict, Vitals
 from hearthnet.forensics.whose import like
 from hearthnet.moments import duration, iso
@@ -105,7 +107,17 @@ def _exception_then_clean(case: Case, run: Run) -> Sign | None:
 def _clean_stop(case: Case, run: Run) -> Sign | None:
     if _uncaught(case, run) is not None:
         return None
-    return Sign("clean_stop", "certain", (f"the store was closed cleanly at {_iso(run.ended_us)}",))
+    lines = (*_exits(case, run), f"the store was closed cleanly at {_iso(run.ended_us)}")
+    return Sign("clean_stop", "certain", lines)
+
+
+def _exits(case: Case, run: Run) -> Iterable[str]:
+    """Yields how the program ended itself, where that was within a trace: the status of a process is in no file."""
+    found = (entry for entry in reversed(case.signs or case.entries) if is_exit(entry) and entry.run_id == run.run_id)
+    for entry in islice(found, 1):
+        at_us = entry.ts_us + int((entry.duration_ms or 0.0) * 1_000)
+        if abs((run.ended_us or at_us) - at_us) <= _NEAR_END_US:
+            yield f"at {_iso(at_us)} it left {entry.name} by sys.exit: {entry.text.removeprefix('SystemExit: ')}"
 
 
 def _imported(case: Case, run: Run) -> Sign:
@@ -122,7 +134,7 @@ def _imported(case: Case, run: Run) -> Sign:
 
 def _fault(_: Case, run: Run) -> Sign | None:
     if not run.fault or not run.fault.strip():
-        return None
+        return _fault_in_kernel(run)
     lines = run.fault.strip().splitlines()
     fatal = next((line for line in lines if line.startswith(_FATAL)), None)
     line = f"faulthandler wrote: {fatal or lines[0]}"
@@ -131,6 +143,12 @@ def _fault(_: Case, run: Run) -> Sign | None:
     if any(word in run.fault for word in _NO_MEMORY):
         return Sign("out_of_memory", "likely", (line,), ("native_fault",))
     return Sign("native_fault", "certain", (line, *_bus_error(fatal, lines), *_frames(run.fault)))
+
+
+def _fault_in_kernel(run: Run) -> Sign | None:
+    """Returns the sign in the kernel's log: faulthandler is enabled by a node alone, not by a program."""
+    lines = () if run.kernel is None else tuple(filter(is_fault, run.kernel.lines))
+    return Sign("native_fault", "likely", lines, ("killed",)) if lines else None
 
 
 def _bus_error(fatal: str, lines: list[str]) -> Iterable[str]:
@@ -353,7 +371,9 @@ def _exception_line(entry: Entry) -> str:
 
 
 def _missing(case: Case, run: Run | None) -> tuple[str, ...]:
-    lines = [f"{source.path.name} is {source.state}" for source in case.sources if source.state in _NOT_WHOLE]
+    lines = [
+        f"{source.path.name} is {_NOT_WHOLE[source.state]}" for source in case.sources if source.state in _NOT_WHOLE
+    ]
     if run is None or run.end_reason in (CLEAN, IMPORTED) or run.is_alive:
         return tuple(lines)
     if not run.has_box and run.end_reason is None:
@@ -367,7 +387,12 @@ def _missing(case: Case, run: Run | None) -> tuple[str, ...]:
     return tuple(lines)
 
 
-_NOT_WHOLE: Final = ("damaged", "missing", "unreadable", "foreign")
+_NOT_WHOLE: Final = {
+    "damaged": "damaged",
+    "missing": "missing",
+    "unreadable": "unreadable",
+    "foreign": "no file of HearthNet",
+}
 
 
 def _iso(us: int | None) -> str:

@@ -39,27 +39,48 @@ class LoggingConfig(Protocol):
 
 
 def complete(given: ObservabilityConfig | str | PathLike[str] | None = None) -> ObservabilityConfig:
-    """Returns checked settings with absolute folders; None: the section of the user's config.toml, or the defaults.
+    """Returns checked settings with absolute folders; for None the section of the user's config.toml, or the defaults.
 
-    A folder means the same settings with all files in that folder; see `locations.store_in`.
+    A folder means the same settings with all files in that folder; see `locations.store_in`. For a user without a home
+    folder a standard folder is None.
 
     Raises:
         ConfigError: raised as `invalid_field`, with the setting's name, for a value that cannot be (a copy by
             `model_copy` is not checked when it is made), and as `config.load` does.
         TypeError: raised for anything but this section.
     """
-    from hearthnet.config import ObservabilityConfig, load, resolve_paths  # late: pydantic
+    from hearthnet.config import ObservabilityConfig, load  # late: pydantic
 
     if given is None:
-        return resolve_paths(load()).observability
+        return _of_user()
     if isinstance(given, str | PathLike):
-        return _in_folder(resolve_paths(load()).observability, given)
+        return _in_folder(load().observability, given)
     if not isinstance(given, ObservabilityConfig):
         raise TypeError(
             "telemetry takes a folder, or an ObservabilityConfig such as `config.observability`: "
             f"got a value of type {type(given).__name__}"
         )
     return _with_folders(_checked(given))
+
+
+def _of_user() -> ObservabilityConfig:
+    from hearthnet.config import load, resolve_paths
+
+    config = load()
+    try:
+        return resolve_paths(config).observability
+    except ConfigError as error:
+        _raise_unless_homeless(error)
+    return config.observability.model_copy(update={"data_dir": None, "log_dir": None})
+
+
+def _raise_unless_homeless(error: ConfigError) -> None:
+    """Raises an error again, unless it is that a user without a home folder has no standard folders.
+
+    A container that runs as any uid has such a user. That is no mistake of the program, so it must not end it.
+    """
+    if error.code != "path_resolution":
+        raise error
 
 
 def _in_folder(config: ObservabilityConfig, folder: str | PathLike[str]) -> ObservabilityConfig:
@@ -90,8 +111,11 @@ def _checked(given: ObservabilityConfig) -> ObservabilityConfig:
 def _with_folders(config: ObservabilityConfig) -> ObservabilityConfig:
     from hearthnet.locations import locate
 
-    data_dir, log_dir = config.data_dir, config.log_dir
-    if data_dir is None or log_dir is None:
-        standard = locate()
-        data_dir, log_dir = data_dir or standard.data_dir, log_dir or standard.log_dir
-    return config.model_copy(update={"data_dir": absolute(data_dir), "log_dir": absolute(log_dir)})
+    folders = {"data_dir": config.data_dir, "log_dir": config.log_dir}
+    if None in folders.values():
+        try:
+            standard = locate()
+            folders = {name: given or getattr(standard, name) for name, given in folders.items()}
+        except ConfigError as error:
+            _raise_unless_homeless(error)
+    return config.model_copy(update={name: folder and absolute(folder) for name, folder in folders.items()})

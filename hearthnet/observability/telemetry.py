@@ -274,7 +274,7 @@ class Telemetry:
     def _make_thread(self) -> StoreThread:
         directory = self._config.data_dir
         if directory is None:
-            self._error = "no data_dir is configured"
+            self._error = "this user has no home folder, and no folder is given"
             raise StoreError(self._error)
         self._path = path = directory / DATABASE
         self._lock = lock = StoreLock(directory)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hearthnet.files import packaged
+
 __all__ = ["FILES", "ToolFile"]
 
 
@@ -28,7 +30,7 @@ class ToolFile(NamedTuple):
 
     def text(self) -> str:
         """Returns its content."""
-        return self.path.read_text("utf-8")
+        return packaged(f"tools/{self.name}")
 
 
 FILES: Final = {

@@ -12,6 +12,7 @@ from support.stores import put
 from support.waiting import wait_until
 
 from hearthnet.cli.telemetry.text import _export_lines, info_lines
+from hearthnet.constants import DATABASE, SALVAGE
 from hearthnet.database import TELEMETRY, open_database
 from hearthnet.observability import doctor, telemetry, trace
 from hearthnet.observability.otel.export import delivery, exporter
@@ -52,6 +53,16 @@ def record(*names):
 def test_nothing_is_set(config):
     """Is a skip."""
     assert check(config).status == "skip"
+
+
+def test_damaged_store_is_the_matter_of_another_check(config):
+    """Where nothing is to be sent, there is one finding of it, not two."""
+    config.observability.data_dir.mkdir(parents=True, exist_ok=True)
+    (config.observability.data_dir / DATABASE).write_bytes(b"x" * 4_096)
+
+    assert check(config).status == "skip"
+    found = check(with_endpoint(config, "http://127.0.0.1:4318"))
+    assert (found.status, found.fix) == ("fail", SALVAGE)
 
 
 def test_all_is_sent(config):

@@ -57,6 +57,35 @@ def change(path, *statements):
         connection.commit()
 
 
+@pytest.mark.parametrize("statements", [[], ["CREATE TABLE reserve (space)", "DROP TABLE reserve"]])
+def test_store_that_was_never_filled_is_empty_not_foreign(config, path, statements):
+    """As a full disk, or a kill, leaves it in its first start; the next one fills it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(0o600)
+    change(path, *[(sql,) for sql in statements])
+
+    result = store(config)
+    assert (result.status, result.detail) == ("fail", f"{path} cannot be read: it is empty")
+    assert doctor.run_one("last_run", config, None).status == "skip"
+    with telemetry.open(config.observability):
+        pass
+    assert store(config).ok
+
+
+def test_folder_that_cannot_be_made_fails(config, path):
+    """Else a program says that it keeps records in memory only, and the doctor that all is well."""
+    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent.parent / "file"
+    aside.touch()
+    nowhere = config.observability.model_copy(update={"data_dir": aside / "data"})
+
+    result = store(config.model_copy(update={"observability": nowhere}))
+    assert result.status == "fail"
+    assert result.detail.startswith(f"{aside / 'data'} is missing and cannot be created: {aside} ")
+    assert result.fix.startswith("sudo install -d -m 700 ")
+    assert store(config).detail == "nothing recorded yet"
+
+
 def damage(path):
     """Overwrites pages, except the first one."""
     subprocess.run([sys.executable, "-c", OVERWRITE, str(path)], check=True)
@@ -101,7 +130,7 @@ def test_store_with_overwritten_pages(node, lived, path, is_running):
     assert (result.status, result.ok) == ("fail", False)
     assert f"{path} is damaged: " in result.detail
     again = "hearthnet doctor --check telemetry_store"
-    assert result.fix.startswith(again if is_running else "start the node (hearthnet run)")
+    assert result.fix.startswith(again if is_running else "start the node (hearthnet run), or the program")
     for name in ("recent_error_rate", "last_run", "restart_loop"):
         assert (results[name].status, "telemetry_store" in results[name].detail) == ("skip", True)
 
@@ -249,7 +278,10 @@ def test_losses_are_named(lived, path):
     assert (old.status, "7 dropped in all" in old.detail) == ("pass", True)
     assert old.evidence["lost"] == {"last_hour": {}, "since_start": {}, "in_all": {"killed": 7}}
     assert fresh.status == "warn"
-    assert "2,501 records dropped in the last hour: buffer_full (2,500), poison (1)" in fresh.detail
+    said = (
+        "2,501 records dropped in the last hour: buffer_full (2,500), poison (1); buffer_full: the writer fell behind"
+    )
+    assert said in fresh.detail
     assert fresh.evidence["lost"]["since_start"] == {"buffer_full": 2_500, "poison": 1}
     assert fresh.evidence["lost"]["in_all"] == {"buffer_full": 2_500, "killed": 7, "poison": 1}
 

@@ -45,6 +45,22 @@ def test_run_that_wrote_its_end_was_stopped():
     )  # fmt: skip
 
 
+def test_clean_stop_by_an_exit_says_so():
+    """No exception, and yet not what a cron job is there for; one long before is another matter."""
+
+    def evidence(ended_before_s, text="SystemExit: 3", run_id="01DEAD"):
+        started_us = DEATH - int((ended_before_s + 2) * S)
+        left = Entry(started_us, "trace", "internal_error", "backup", text, run_id, 1, duration_ms=2_000.0)
+        verdict = judge(case(replace(RUN, end_reason="clean", ended_us=DEATH), left))
+        assert verdict.cause == "clean_stop"
+        return verdict.evidence
+
+    first, _ = evidence(0.5)
+    assert first.endswith("it left backup by sys.exit: 3")
+    for others in (evidence(60), evidence(0.5, "ValueError: 3"), evidence(0.5, run_id="01OTHER")):
+        assert len(others) == 1
+
+
 def test_names_of_loggers_that_are_evidence_are_fixed():
     """Records of earlier versions have these logger names: moving a module must not change them."""
     assert capture.log.name == CRASH_LOGGER == "hearthnet.observability.capture"
@@ -224,12 +240,13 @@ def test_deaths_one_after_the_other_are_a_loop():
     assert judge(case(RUN, runs=[NEXT, RUN, earlier(1, 25), earlier(2, 50)])).cause == "killed"
 
 
-def test_no_run_is_unknown_and_says_what_is_broken():
+@pytest.mark.parametrize(("state", "said"), [("damaged", "damaged"), ("foreign", "no file of HearthNet")])
+def test_no_run_is_unknown_and_says_what_is_broken(state, said):
     """Without any run the verdict lists only the files that could not be read."""
-    verdict = judge(Case(Path("data"), sources=[Source(Path("telemetry.db"), "database", "damaged")]))
+    verdict = judge(Case(Path("data"), sources=[Source(Path("telemetry.db"), "database", state)]))
 
     assert verdict.cause == "unknown"
-    assert verdict.missing == ("telemetry.db is damaged",)
+    assert verdict.missing == (f"telemetry.db is {said}",)
 
 
 def test_every_cause_has_words():

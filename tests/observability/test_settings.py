@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from hearthnet import get_recent, trace
 from hearthnet.config import Config, ObservabilityConfig, save
 from hearthnet.config_file import standard_paths
 from hearthnet.errors import ConfigError
@@ -34,6 +36,38 @@ def test_other_settings_stay():
 
     assert found.model_copy(update={"data_dir": None, "log_dir": None}) == given
     assert complete(found) == found
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without a home folder, as a container that runs as any uid has."""
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", str)  # as it does without an account
+    monkeypatch.setattr("pathlib.Path.expanduser", lambda path: path)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_user_without_a_home_folder_ends_no_program(tmp_path, capsys):
+    """A folder that is given is used; without one the records are in memory, and the console says so."""
+    assert complete(tmp_path / "runs").data_dir == tmp_path / "runs"
+    assert complete(ObservabilityConfig(data_dir=tmp_path)).log_dir is None
+    with telemetry.open() as opened, trace("work"):
+        assert opened.error == "this user has no home folder, and no folder is given"
+
+    assert "telemetry is kept in memory only" in capsys.readouterr().err
+    assert [one.capability for one in get_recent(1)] == ["work"]
+
+
+@pytest.mark.usefixtures("homeless")
+def test_user_without_a_home_folder_still_hears_of_a_wrong_setting(monkeypatch, tmp_path):
+    """That one is a mistake, wherever the file is."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    save(Config())
+    assert complete().data_dir is None
+    (tmp_path / "hearthnet" / "config.toml").write_text("[observability]\nslow_ms = 'soon'\n")
+    with pytest.raises(ConfigError, match="slow_ms"):
+        complete()
 
 
 def test_no_settings_are_those_of_the_users_file(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 import stat
@@ -38,6 +39,14 @@ def record(count, capability="a.b", fail=None):
         if fail:
             started.fail(fail)
         trace.detach()
+
+
+def test_debug_mode_is_for_the_programs_own_loop(observability, monkeypatch):
+    """Under `-X dev` asyncio warns of slow callbacks: a slow commit of ours is no matter of the program's."""
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+    with telemetry.open(observability):
+        loops = [found for found in gc.get_objects() if isinstance(found, asyncio.BaseEventLoop) and found.is_running()]
+        assert [loop.get_debug() for loop in loops] == [False]
 
 
 def test_traces_and_logs_are_in_sql(observability):

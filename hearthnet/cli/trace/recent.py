@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -132,11 +131,10 @@ def remark_on_boxes(where: Locations) -> None:
 
     dead = sum(not view.is_alive for view in boxes(where.data_dir))
     if dead:
-        option = "" if where.has_node else f" --data {shlex.quote(str(where.data_dir))}"
         verb, whose = ("has", "its") if dead == 1 else ("have", "their")
         text = (
             f"{counted(dead, 'process', 'processes')} ended uncleanly and {verb} records in {whose} black box, until "
-            f"the next start recovers them; hearthnet autopsy{option} reads them now"
+            f"the next start recovers them; hearthnet autopsy{where.option} reads them now"
         )
         click.echo(hanging("", printable(text)), err=True)
 

@@ -82,13 +82,13 @@ def show(where: Locations, reference: str, as_json: bool) -> None:
     trace_id = trace_id_of(where, reference)
     visits = _or_imported(lambda: _visits(where, trace_id), where, trace_id, TRACE_RING_BUFFER)
     if not visits:
-        raise _missing(trace_id)
+        raise _missing(where, trace_id)
     _add_logs(where, visits)
     if as_json:
         print_json(visits)
         return
     for visit in visits:
-        _draw(visit)
+        _draw(visit, where.option)
 
 
 def trace_id_of(where: Locations, reference: str) -> str:
@@ -106,7 +106,7 @@ def trace_id_of(where: Locations, reference: str) -> str:
     if place is not None:
         found = find(where, place, TraceFilter())
         if len(found) < place:
-            hint = "hearthnet trace recent lists them"
+            hint = f"hearthnet trace recent{where.option} lists them"
             there_are = f"only {counted(len(found), 'trace')}" if found else "none is recorded there"
             raise HearthNetError(f"there is no trace {reference}: {there_are}", hint=hint)
         found = found[place - 1 :]
@@ -122,7 +122,7 @@ def trace_id_of(where: Locations, reference: str) -> str:
         error.exit_code = EXIT_USAGE
         raise error
     if not ids:
-        raise _missing(reference.upper())
+        raise _missing(where, reference.upper())
     return str(ids[0])
 
 
@@ -140,8 +140,8 @@ def _or_imported(
     return imported_traces(where, trace_id, n)
 
 
-def _missing(trace_id: str) -> HearthNetError:
-    hint = f"its log records may still exist: hearthnet log --trace {trace_id}"
+def _missing(where: Locations, trace_id: str) -> HearthNetError:
+    hint = f"its log records may still exist: hearthnet log --trace {trace_id}{where.option}"
     return HearthNetError(f"no trace {trace_id} in the ring", hint=hint)
 
 
@@ -312,16 +312,21 @@ def _logged_text(log: dict[str, Any]) -> str:
     return "  ".join(filter(None, said))
 
 
-def _more_text(trace: dict[str, Any]) -> str | None:
+def _more_text(trace: dict[str, Any], option: str) -> str | None:
     """Returns where the log records are that are not shown; None without any."""
     more = len(trace.get("logs", ())) - _MAX_SHOWN
     if more <= 0:
         return None
-    return f"{counted(more, 'log record')} more: hearthnet log --trace {printable(trace['trace_id'])}"
+    return f"{counted(more, 'log record')} more: hearthnet log --trace {printable(trace['trace_id'])}{option}"
 
 
-def _draw(trace: dict[str, Any]) -> None:
-    """Prints a trace and its spans as bars over the trace's duration, children below their parents."""
+def _draw(trace: dict[str, Any], option: str) -> None:
+    """Prints a trace and its spans as bars over the trace's duration, children below their parents.
+
+    Args:
+        trace: with its log records.
+        option: by which another command reads the same files.
+    """
     from rich.text import Text
 
     style = result_style(trace["result"])
@@ -342,7 +347,7 @@ def _draw(trace: dict[str, Any]) -> None:
     if trace["extras"]:
         parts.append(Text(fields_text(trace["extras"], is_short=True), style="dim"))
     parts.append(_waterfall(trace))
-    if more := _more_text(trace):
+    if more := _more_text(trace, option):
         parts.append(Text(more, style="dim"))
     if isinstance(trace["extras"].get("truncated"), int):
         dropped = counted(trace["extras"]["truncated"], "span")

@@ -201,9 +201,10 @@ _ERRORS: Final = ("error", "critical")
 _MINUTES: Final = 15
 _MINUTE_US: Final = 60_000_000
 # Parts in which equal errors differ: quoted words, paths, addresses, ids, numbers. Longest first.
+# Not the status of a response: a 500 and a 503 are two errors.
 _VARIES: Final = re.compile(
     r"'[^']{0,200}'|\"[^\"]{0,200}\"|(?:/[\w.@~+-]+){2,}|\b[0-9A-HJKMNP-TV-Z]{26}\b|0x[0-9a-fA-F]+"
-    r"|\b[0-9a-fA-F]{8,}\b|\d+(?:\.\d+)*"
+    r"|\b[0-9a-fA-F]{8,}\b|(?<!HTTP )(?<!HTTP \d)(?<!HTTP \d\d)\d+(?:\.\d+)*"
 )
 
 

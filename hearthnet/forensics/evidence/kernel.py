@@ -1,6 +1,7 @@
 """The kernel's own account of a run's end: its counters of processes killed for memory, and its log.
 
-A SIGKILL leaves the same files, no matter who sends it; only the kernel knows that it did so for want of memory.
+A SIGKILL leaves the same files, no matter who sends it; only the kernel knows that it did so for want of memory. Of a
+fault, such as a segmentation fault, it writes a line, too, unless the process handles the signal.
 
     counters    `oom_kill` of the run's control group (`memory.events`; in version 1 `memory.oom_control`) and of the
                 machine (`/proc/vmstat`), read when the box is made and after the end; the group's also with each sample
@@ -31,6 +32,7 @@ from hearthnet.forensics.model import Kernel, OomKills, Run
 __all__ = [
     "KernelSources",
     "groups_of",
+    "is_fault",
     "kernel_of",
     "kernel_pid",
     "levels",
@@ -52,6 +54,8 @@ _BOOT_ID: Final = re.compile(r"[0-9a-fA-F-]{1,36}")  # as the kernel writes it: 
 _KMSG: Final = re.compile(r"(\d+),\d+,(\d+),[^;]*;(.*)")
 _DMESG: Final = re.compile(r"(?:<\d+>)?\[\s*(\d+)\.(\d{6})\]\s*(.*)")
 _KILLED: Final = re.compile(r"\bKilled process (\d+)\b")
+# The number is that of the thread, and so of the process only where its main thread failed.
+_FAULT: Final = re.compile(r"\[(\d+)\]:? (?:segfault at|general protection fault|trap |unhandled )")
 # The log's clock is not exactly the monotonic one; a pid does not come round again so soon.
 _BEFORE_US: Final = 60_000_000
 _AFTER_US: Final = 600_000_000
@@ -170,8 +174,8 @@ class KernelSources:
             return None
         pid = header.kernel_pid or (header.pid if self._is_given else 0)
         seen_us = max(box.heartbeat_ns, header.started_ns) // 1_000
-        if pid and (killed := self._killed(pid, started_us, seen_us)) is not None:
-            return killed
+        if pid and (said := self._said(pid, started_us, seen_us)) is not None:
+            return said
         if self._is_given:
             return None
         if pid and self._covers(seen_us):
@@ -183,21 +187,19 @@ class KernelSources:
         seen_us = run.last_seen_us or run.started_us
         boot_us = int((time() - monotonic()) * 1e6)
         if self._is_given or run.boot_id == this_boot():
-            killed = self._killed(run.pid, run.started_us - boot_us, seen_us - boot_us)
-            if killed is not None:
-                return killed
+            said = self._said(run.pid, run.started_us - boot_us, seen_us - boot_us)
+            if said is not None:
+                return said
         return self._from_journal(run, seen_us)
 
-    def _killed(self, pid: int, started_us: int, seen_us: int) -> Kernel | None:
+    def _said(self, pid: int, started_us: int, seen_us: int) -> Kernel | None:
         """Returns the account by the log's last line that names the pid in the lifetime of its process."""
         for line in reversed(self._log()):
-            match = _KILLED.search(line.text)
-            if match is None or int(match[1]) != pid:
-                continue
-            if line.at_us is None:  # such a line may be of another boot
-                return Kernel("likely", (_quoted(line.text),))
-            if started_us - _BEFORE_US <= line.at_us <= seen_us + _AFTER_US:
-                return Kernel("certain", (_quoted(line.text),))
+            # A line without a time may be of another boot.
+            is_of_its_life = line.at_us is None or started_us - _BEFORE_US <= line.at_us <= seen_us + _AFTER_US
+            if is_of_its_life and (confidence := _confidence(line.text, pid)) is not None:
+                is_sure = line.at_us is not None or confidence == "none"
+                return Kernel(confidence if is_sure else "likely", (_quoted(line.text),))
         return None
 
     def _covers(self, seen_us: int) -> bool:
@@ -277,9 +279,8 @@ class KernelSources:
         with suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(command, capture_output=True, timeout=_JOURNAL_S, check=False)  # noqa: S603
             for line in reversed(done.stdout.decode("utf-8", "replace").splitlines()):
-                match = _KILLED.search(line)
-                if match is not None and int(match[1]) == run.pid:
-                    return Kernel("certain", (f"the journal: {line.strip()}",))
+                if (confidence := _confidence(line, run.pid)) is not None:
+                    return Kernel(confidence, (f"the journal: {line.strip()}",))
         return None
 
 
@@ -308,6 +309,19 @@ def parse_line(raw: str) -> LogLine | None:
     if match := _DMESG.match(raw):
         return LogLine(int(match[1]) * 1_000_000 + int(match[2]), match[3])
     return LogLine(None, raw.strip())
+
+
+def _confidence(text: str, pid: int) -> str | None:
+    """Returns the confidence of an account by this line; None for one that does not name the end of a process."""
+    for pattern, confidence in ((_KILLED, "certain"), (_FAULT, "none")):
+        if (match := pattern.search(text)) is not None and int(match[1]) == pid:
+            return confidence
+    return None
+
+
+def is_fault(line: str) -> bool:
+    """Returns whether a line of an account is of a fault."""
+    return _FAULT.search(line) is not None
 
 
 def _quoted(text: str) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "Boxes",
     "as_in_flight",
     "in_flight_in",
+    "is_exit",
     "is_sign",
     "read_boxes",
     "runs_of",
@@ -261,7 +262,14 @@ def _is_before(run: Run, fault: _Fault) -> bool:
 
 def is_sign(entry: Entry) -> bool:
     """Returns True if an entry may be a sign of how a run ended."""
+    if entry.kind == "trace":
+        return is_exit(entry)
     return entry.kind == "log" and (entry.status in SIGN_LEVELS or entry.text == ALL_CLEAR)
+
+
+def is_exit(entry: Entry) -> bool:
+    """Returns True for a trace that the program left by `sys.exit`, with another status than 0 or with a message."""
+    return entry.kind == "trace" and entry.status != "ok" and entry.text.startswith("SystemExit")
 
 
 def as_in_flight(entry: Entry) -> InFlight:

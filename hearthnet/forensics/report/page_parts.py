@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from html import escape
-from pathlib import Path
 from typing import Any, Final
+
+from hearthnet.files import packaged
 
 __all__ = ["data_of", "script", "style", "text", "waterfalls_of"]
 
 Item = dict[str, Any]
 
-_HERE: Final = Path(__file__).parent
+_HERE: Final = "forensics/report"
 _MODULES: Final = (
     "draw/format.js",
     "draw/svg.js",
@@ -34,12 +35,12 @@ _MAX_TEXT: Final = 300
 
 def script() -> str:
     """Returns the page's only script, a module without imports."""
-    return "".join(_IMPORT.sub("", (_HERE / name).read_text("utf-8")) for name in _MODULES)
+    return "".join(_IMPORT.sub("", packaged(f"{_HERE}/{name}")) for name in _MODULES)
 
 
 def style() -> str:
     """Returns the page's style sheet."""
-    return "".join((_HERE / name).read_text("utf-8") for name in ("draw/draw.css", "page.css"))
+    return "".join(packaged(f"{_HERE}/{name}") for name in ("draw/draw.css", "page.css"))
 
 
 def text(value: object) -> str:

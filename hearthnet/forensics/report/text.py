@@ -26,6 +26,7 @@ _CERTAINTY: Final = {"certain": "certain", "likely": "likely, not certain", "pos
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = " .:-=+*#@"
 _MAX_RUNS: Final = 8
+_ID_CHARS: Final = 10  # of a run's id: its milliseconds
 _MAX_RUNNING: Final = 3
 _MAX_ERRORS: Final = 10
 _MAX_ALIKE: Final = 3  # this many entries that differ only in time are shown one by one
@@ -81,7 +82,7 @@ class Report:
             ("Slowest", self._slowest_lines()),
             ("Calls that ended, per minute", self._minute_lines()),
             (self._findings_heading(), self._finding_lines()),
-            ("Runs, newest first", self._run_lines()),
+            ("Runs, newest first: --run ID shows another", self._run_lines()),
             ("Files", self._source_lines()),
         ]
         parts = []
@@ -220,8 +221,9 @@ class Report:
             ended = "running" if run.is_alive else run.end_reason or "no end"
             mark = ">" if self._case.run is not None and run.run_id == self._case.run.run_id else " "
             yield self._cut(
-                f"{mark} {_local(run.started_us)}  {printable(ended):<8} pid {run.pid:<8}"
+                f"{mark} {_local(run.started_us)}  {printable(run.run_id)[:_ID_CHARS]}  {printable(ended):<8}"
                 f" {f'{printable(run.program)} ' if whose else ''}{printable(run.version)}{self._run_time(run)}"
+                f", pid {run.pid}"
             )
         more = len(self._case.runs) - _MAX_RUNS
         if more > 0:

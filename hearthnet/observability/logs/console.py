@@ -125,7 +125,8 @@ class Console:
             self._out.look_up()
             self.is_talkative = self.mode != "auto" or self._out.is_for_people
         if self.mode == "json":
-            self._out.write(escaped_json(line.decode()), self._json_note)
+            encoding = getattr(self._out.stream, "encoding", None)
+            self._out.write(escaped_json(line.decode(), encoding), self._json_note)
         elif self._shows(logger, level, is_notable) and not self._is_shown_by_others(line, logger, level):
             shown = text_of_line(line, is_for_people=self._out.is_for_people, has_colour=self._out.has_colour)
             self._out.write(shown, self._text_note)

@@ -29,6 +29,7 @@ _INDENT: Final = "    "
 _MAX_VALUE_CHARS: Final = 300
 # JSON escapes the others.
 _CONTROL_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_NOT_ASCII: Final = re.compile("[^\x00-\x7e]")
 _OWN_FRAME: Final = re.compile(r'  File "[^"]*[/\\]hearthnet[/\\]observability[/\\]traces[/\\]')
 # Shown elsewhere in the line, or said by the traceback.
 _NOT_FIELDS: Final = frozenset({"ts", "level", "logger", "msg", "span_id", "exc", "exc_type", "exc_message"})
@@ -66,9 +67,21 @@ def _without_own_frames(lines: list[str]) -> Iterator[str]:
             yield line
 
 
-def escaped_json(line: str) -> str:
-    """Returns a line of JSON whose control characters, and those that reorder text, are escaped as JSON does it."""
-    return _CONTROL_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
+def escaped_json(line: str, encoding: str | None = None) -> str:
+    """Returns a line of JSON whose control characters, and those that reorder text, are escaped as JSON does it.
+
+    Args:
+        line: of the JSON log.
+        encoding: of the stream; in any but UTF-8 (None) all that is not ASCII is escaped, too: Python's own escapes
+            of a character are no JSON.
+    """
+    is_whole = line.isascii() or (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
+    return (_CONTROL_IN_JSON if is_whole else _NOT_ASCII).sub(_json_escape, line)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    raw = match[0].encode("utf-16-be")  # beyond 16 bits JSON takes two escapes
+    return "".join(f"\\u{raw[at : at + 2].hex()}" for at in range(0, len(raw), 2))
 
 
 def _done(values: Mapping[str, Any], paint: Any) -> list[str]:

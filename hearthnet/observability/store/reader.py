@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from hearthnet.constants import SALVAGE
 from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, lengthen_shm, reason_of
 from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
@@ -159,9 +160,10 @@ class Reader:
                     message = f"the query takes longer than {self._within_s:g} s"
                     raise QueryLimitError(message, hint="try again: the machine is busy") from error
                 self._disconnect()
-                if reason_of(error) == "corrupt":
+                hint = SALVAGE if reason_of(error) == "corrupt" else None
+                if hint is not None:
                     self._on_damage()
-                raise StoreError(f"{self.path} cannot be read: {error}") from error
+                raise StoreError(f"{self.path} cannot be read: {error}", hint=hint) from error
             finally:
                 self._reading = None
 

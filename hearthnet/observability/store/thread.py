@@ -123,7 +123,10 @@ class StoreThread:
         # A daemon, so that a program that never closes still ends; `atexit` closes before daemon threads are stopped.
         # aiosqlite's own thread inherits this from the thread that starts it.
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._run_until_stopped(ready)), name="hearthnet-telemetry", daemon=True
+            # A program that debugs its own loop (-X dev) need not hear that a commit was slow.
+            target=lambda: asyncio.run(self._run_until_stopped(ready), debug=False),
+            name="hearthnet-telemetry",
+            daemon=True,
         )
         self._thread.start()
         if timeout_s is None:

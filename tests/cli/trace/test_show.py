@@ -188,6 +188,19 @@ def test_many_log_records_are_bounded(capsys):
     assert f"20 log records more: hearthnet log --trace {started.trace_id}" in text
 
 
+def test_commands_that_are_named_read_the_same_folder(tmp_path, capsys):
+    """Else a person who copies one is told of another store, or of none."""
+    with telemetry.open(tmp_path / "runs", console="off"), trace.new_trace("busy") as started:
+        for number in range(70):
+            get_logger("kitchen").warning(f"line {number}")
+    data = ["--data", str(tmp_path / "runs")]
+    assert _run(["trace", "show", "last", *data]) == 0
+    assert f"hearthnet log --trace {started.trace_id} --data {tmp_path / 'runs'}" in capsys.readouterr().out
+    for reference in ("-4", "01HXR5"):
+        assert _run(["trace", "show", reference, *data]) == 1
+        assert f" --data {tmp_path / 'runs'}" in capsys.readouterr().err
+
+
 def test_store_of_an_older_version_shows_its_trace(ids, capsys):
     """Without log records that cannot be read."""
     with closing(sqlite3.connect(locate().data_dir / "telemetry.db")) as connection:

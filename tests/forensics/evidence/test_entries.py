@@ -18,7 +18,7 @@ from hearthnet.forensics.evidence.entries import (
     rows_of_frames,
     vitals_of,
 )
-from hearthnet.forensics.model import Vitals
+from hearthnet.forensics.model import Entry, Vitals
 from hearthnet.forensics.tables import COLUMNS
 from hearthnet.forensics.timeline import ended_us, timeline
 
@@ -64,6 +64,16 @@ def test_no_value_makes_any_rule_raise(traces, logs, gaps, frames, lines, vitals
     minutes_before(max(map(ended_us, merged), default=0), [entry for entry in merged if entry.kind == "trace"])
     assert sum(group.count > 0 for group in error_groups(merged)) <= len(merged)
     assert all(isinstance(sample, Vitals) for sample in vitals_of(vitals))
+
+
+def test_status_of_a_response_is_no_number_like_others():
+    """`HTTP ?` would say nothing, and a 500 is not a 503; an order's number is left aside."""
+    errors = ["HTTP 500", "HTTP 503", "order 7 is gone", "order 8 is gone", "HTTP 500"]
+    made = [Entry(at, "trace", "internal_error", "GET /", text) for at, text in enumerate(errors)]
+
+    assert sorted((group.text, group.count) for group in error_groups(made)) == [
+        ("internal_error: HTTP 500", 2), ("internal_error: HTTP 503", 1), ("internal_error: order 8 is gone", 2),
+    ]  # fmt: skip
 
 
 def test_done_line_is_the_trace_that_it_tells_of():

@@ -121,6 +121,28 @@ def test_words_of_several_kernels(machine, text):
     assert machine.account(machine.box()).confidence == "certain"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python3[4242]: segfault at 0 ip 00007fd4 sp 00007ffe error 4 in libc.so.6[167ad8,7fd4+156000]",
+        "traps: python3[4242] general protection fault ip:7f12 sp:7ffd error:0 in libc.so.6[7f12+1c5000]",
+        "traps: python3[4242] trap invalid opcode ip:7f12 sp:7ffd error:0 in _native.so[7f12+1000]",
+        "python3[4242]: unhandled exception: DABT (lower EL), ESR 0x92000004, level 0 translation fault in libc.so.6",
+    ],
+)
+def test_fault_is_no_kill(machine, text):
+    """A program that has no file of faulthandler died of a signal all the same: the kernel says so."""
+    machine.says((-5, "boot"), (10.5, text))
+
+    account = machine.account(machine.box())
+    assert account == Kernel("none", (f"the kernel's log: {text}",))
+    found = judge(replace_case(Run(RUN, 1, end_reason="unclean", last_seen_us=2, is_alive=False, kernel=account)))
+    assert (found.cause, found.confidence, found.alternatives) == ("native_fault", "likely", ("killed",))
+    assert found.evidence[0].endswith(text)
+    machine.says((-5, "boot"), (10.5, text.replace("4242", "77")))
+    assert "no kill" in machine.account(machine.box()).lines[0]
+
+
 def test_log_that_names_others_only_rules_it_out(machine):
     """It goes back to before the end, so a kill of the run would be in it, though its group has had one."""
     machine.says((-5, "boot"), (10.5, OTHER), (10.6, "oom_reaper: reaped process 4242"))

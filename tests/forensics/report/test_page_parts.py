@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
+from hearthnet.files import packaged
 from hearthnet.forensics.report import page_parts
 from hearthnet.forensics.report.page_parts import data_of, script, style
 
@@ -15,7 +17,7 @@ DECLARED = re.compile(r"^(?:export )?(?:async )?(?:function|class|const|let) (\w
 
 def sources():
     """Name and text of each script, in the order in which they are joined."""
-    return [(name, (page_parts._HERE / name).read_text("utf-8")) for name in page_parts._MODULES]
+    return [(name, packaged(f"{page_parts._HERE}/{name}")) for name in page_parts._MODULES]
 
 
 def test_each_script_imports_from_those_before_it():
@@ -26,7 +28,9 @@ def test_each_script_imports_from_those_before_it():
         assert set(IMPORT.findall(text)) <= set(before), name
         before.append(name.removeprefix("draw/"))
     assert "\nimport " not in script()
-    assert {f"draw/{path.name}" for path in (page_parts._HERE / "draw").glob("*.js")} < set(page_parts._MODULES)
+    assert {f"draw/{path.name}" for path in (Path(page_parts.__file__).parent / "draw").glob("*.js")} < set(
+        page_parts._MODULES
+    )
 
 
 def test_no_name_is_declared_twice():

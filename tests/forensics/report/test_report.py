@@ -15,7 +15,7 @@ import pytest
 from support.left_behind import fingerprints
 
 from hearthnet.forensics.gather import gather
-from hearthnet.forensics.main import SCHEMA, main
+from hearthnet.forensics.main import SCHEMA, main, packaged
 from hearthnet.forensics.model import CAUSES, Case, Entry, ErrorGroup, InFlight, Minute, Run, Source, Verdict, Vitals
 from hearthnet.forensics.report.document import document
 from hearthnet.forensics.report.page import page
@@ -24,7 +24,7 @@ from hearthnet.forensics.report.text import report
 from hearthnet.forensics.verdict import judge
 
 ROOT = Path(__file__).parents[3]
-VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(packaged(SCHEMA)))
 EVIL = "</script><script>alert(1)</script>\x1b[31m\u202e\ud800\x00\"'&<img src=//evil.example/x onerror=alert(1)>"
 NOW = 1_800_000_000_000_000
 
@@ -257,6 +257,8 @@ def test_reports_say_whose_it_was(program):
     text = report(case, judge(case), colour=False, unicode=True, columns=120)
 
     assert f"run {case.run.run_id} of web.py, pid" in alone
+    listed = alone[alone.index("\nRuns, newest first: --run ID shows another\n") :]
+    assert re.search(rf"^> .*  {case.run.run_id[:10]}  .*, pid {case.run.pid}$", listed, re.MULTILINE)
     assert re.search(r"rag\.query  at least \d+(\.\d)? ms old, in embed for at least \d+(\.\d)? ms, of web\.py", alone)
     assert not re.search(r"\d web\.py +trace", alone)
     assert re.search(r"\d web\.py +trace +ok", text)

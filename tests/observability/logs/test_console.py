@@ -322,6 +322,20 @@ def test_control_characters_in_json(shown):
     assert not set(line) & set("\x7f\x9b\u202e")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "UTF_8"])
+def test_json_is_json_in_every_encoding(tmp_path, encoding):
+    """Python's own escapes, as of an ASCII stderr in a container without a locale, would break the line."""
+    text = "tür \u20ac \U0001f600 \x9b"
+    path = tmp_path / "stderr"
+    with path.open("w", encoding=encoding, errors="backslashreplace") as stream, redirect_stderr(stream):
+        node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path), console="json")
+        get_logger(NAME).warning(text, extra={"k": text})
+
+    raw = path.read_bytes()
+    assert [json.loads(raw)[key] for key in ("msg", "k")] == [text, text]
+    assert raw.isascii() != encoding.startswith(("u", "U"))
+
+
 def test_basic_config_in_the_middle(shown):
     """The program's handler prints from then on, and ours stops; nothing is shown twice, or not at all."""
 

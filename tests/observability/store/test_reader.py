@@ -9,6 +9,8 @@ import pytest
 from support.records import a_trace
 from support.stores import put
 
+from hearthnet.constants import DATABASE, SALVAGE
+from hearthnet.errors import StoreError
 from hearthnet.observability.store.reader import Reader, _joined
 
 
@@ -52,3 +54,12 @@ def test_a_text_that_is_none_hides_no_other_row(tmp_path):
     assert [record.number for record in found] == [3, 2, 1]
     assert found[1].capability == "a\ufffdb"
     reader.close()
+
+
+def test_damage_comes_with_what_still_works(tmp_path):
+    """At night a bare error of SQLite is no help: the log and the diagnosis of a run need no whole database."""
+    (tmp_path / DATABASE).write_bytes(b"x" * 4_096)
+    with pytest.raises(StoreError, match="cannot be read: file is not a database") as raised:
+        Reader(tmp_path / DATABASE).recent(1)
+
+    assert raised.value.hint == SALVAGE

@@ -13,7 +13,7 @@ from hearthnet.database import (
     Part,
     connect_read_only,
     foreign_parts,
-    migrations_dir,
+    migrations,
     misfit,
     parts_of,
     quick_check,
@@ -257,6 +257,8 @@ def _examine(connection: sqlite3.Connection) -> Integrity:
     identity = connection.execute("PRAGMA application_id").fetchone()[0]
     schema = connection.execute("PRAGMA user_version").fetchone()[0]
     known = _newest()
+    if not (identity or schema or connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]):
+        return Integrity("it is empty", is_readable=False)  # its first start was killed, or found no space
     if identity != TELEMETRY.application_id:
         return Integrity("it is a database of another program", is_damaged=True, is_readable=False)
     said = quick_check(connection, _WITHIN_S) or _UNFINISHED
@@ -265,7 +267,7 @@ def _examine(connection: sqlite3.Connection) -> Integrity:
 
 
 def _newest() -> int:
-    return max(int(file.name[:4]) for file in (migrations_dir() / TELEMETRY.name).glob("[0-9]*.sql"))
+    return int(migrations(TELEMETRY)[-1].name[:4])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, Final
 
+from hearthnet.files import packaged
 from hearthnet.observability.store.reader import Reader
 
 __all__ = ["questions", "relations"]
 
-_QUESTIONS: Final = Path(__file__).with_name("questions.sql")
+_QUESTIONS: Final = "observability/store/query/questions.sql"
 _TITLE: Final = re.compile(r"^-- \d+\. (.+)\n", re.MULTILINE)
 _COLUMN: Final = re.compile(r" +(\w+)[^-]*(?:-- (.*))?")
 _COMMENT: Final = re.compile(r" +-- (.*)")
@@ -22,7 +22,7 @@ _RELATIONS: Final = (
 
 def questions() -> list[dict[str, str]]:
     """Returns the cookbook's questions with their SQL."""
-    _, *parts = _TITLE.split(_QUESTIONS.read_text("utf-8"))
+    _, *parts = _TITLE.split(packaged(_QUESTIONS))
     return [{"title": title, "sql": sql.strip()} for title, sql in zip(parts[::2], parts[1::2], strict=True)]
 
 
