@@ -199,3 +199,14 @@ def test_trace_whose_fields_are_none_has_a_number_of_its_own(make):
     make_trace()
 
     assert [kept.number for kept in recorder.pending_traces()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("status", ["error", "cancelled", "zzz"])
+def test_span_that_went_wrong_says_so_in_a_trace_that_ended_well(make, status):
+    """The program may have coped with it."""
+    recorder, _ = make()
+    with trace.new_trace("a.b"), trace.span("step") as step:
+        step.status = status
+
+    (kept,) = recorder.pending_traces()
+    assert (kept.result, orjson.loads(kept.spans)[0]["status"]) == ("ok", status)
