@@ -113,8 +113,9 @@ class Webhook:
         sending.join(self.timeout_s)
         if not outcomes:
             raise ChannelError(f"no response within {self.timeout_s:g} s")
-        if outcomes[0] is not None:
-            raise ChannelError(outcomes[0])
+        (problem,) = outcomes
+        if problem is not None:
+            raise ChannelError(problem)
 
     def _post(self, message: Message) -> str | None:
         """Posts a message; returns why it was not taken."""
@@ -123,8 +124,8 @@ class Webhook:
             with self._opener().open(request, timeout=min(_OPENED_S, self.timeout_s)):
                 return None
         except urllib.error.HTTPError as error:
-            error.close()
-            return f"it responded with {error.code}"
+            with error:  # it is the response
+                return f"it responded with {error.code}"
         except urllib.error.URLError as error:
             return _reason(error.reason)
         except Exception as error:  # whatever it is, the message was not taken  # noqa: BLE001
@@ -135,17 +136,15 @@ class Webhook:
 
         It follows no redirect: that could lead a token elsewhere, and turns a POST into a GET.
         """
-        parts = urlsplit(self.url)
-        host = parts.hostname or ""
+        host = urlsplit(self.url).hostname or ""
         is_local = host in ("localhost", "::1") or host.startswith("127.")
-        handlers: list[urllib.request.BaseHandler] = [
+        handlers = (
             urllib.request.ProxyHandler({} if is_local else None),
             urllib.request.HTTPHandler(),
+            urllib.request.HTTPSHandler(context=ssl.create_default_context()),
             urllib.request.HTTPDefaultErrorHandler(),
             urllib.request.HTTPErrorProcessor(),
-        ]
-        if parts.scheme == "https":
-            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context()))
+        )
         opener = urllib.request.OpenerDirector()
         for handler in handlers:
             opener.add_handler(handler)
@@ -175,9 +174,8 @@ class Webhook:
 
 
 def _header(text: str) -> str:
-    """Returns a text for a header: as it is if it is ASCII, else encoded as RFC 2047 says."""
-    line = one_line(text)
-    return line if line.isascii() and "=?" not in line else f"=?UTF-8?B?{base64.b64encode(line.encode()).decode()}?="
+    """Returns a line for a header: as it is if it is ASCII, else encoded as RFC 2047 says."""
+    return text if text.isascii() and "=?" not in text else f"=?UTF-8?B?{base64.b64encode(text.encode()).decode()}?="
 
 
 def _reason(error: object) -> str:
@@ -208,7 +206,7 @@ class Command:
 
     def send(self, message: Message) -> None:
         """Runs the program; an exit code other than 0 is a failure."""
-        _run(list(self.arguments), orjson.dumps(message.document(), option=orjson.OPT_APPEND_NEWLINE), self.timeout_s)
+        _run(self.arguments, orjson.dumps(message.document(), option=orjson.OPT_APPEND_NEWLINE), self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +233,7 @@ class Mail:
             raise ChannelError("this machine has no sendmail: apt install msmtp-mta, or another")
         mail = EmailMessage()
         mail["To"] = one_line(self.address)
-        mail["Subject"] = one_line(message.title)
+        mail["Subject"] = message.title
         mail["Date"] = formatdate(message.at.timestamp(), localtime=True)
         mail["Auto-Submitted"] = "auto-generated"
         mail.set_content(message.text + "\n")
@@ -276,8 +274,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends a program and its children. One that has become another user's cannot be ended, and is not waited for."""
     with suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
-    if process.stdin is not None:
-        with suppress(OSError):
-            process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_END_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ __all__ = ["Message", "about", "trial"]
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 _MAX_TITLE_CHARS: Final = 160
 _MAX_TEXT_BYTES: Final = 3_500  # ntfy makes a file of a text over 4,096 bytes
+# Of each status, the worst first.
 _WORDS: Final = {"fail": "fails", "warn": "warns", "pass": "is well again"}
+_VERBS: Final = {"fail": "failing", "warn": "warning", "pass": "well again"}
 _MARKS: Final = {"fail": "FAIL", "warn": "WARN", "pass": "WELL"}
 _VERSION: Final = 1
 
@@ -63,8 +66,8 @@ def _change(event: Event) -> dict[str, Any]:
 
 def about(events: Sequence[Event], now_s: float) -> Message:
     """Returns the message about some changes, worst first."""
-    order = {"fail": 0, "warn": 1, "pass": 2}
-    ordered = sorted(events, key=lambda event: (order[event.status], event.at_s))
+    order = list(_WORDS)
+    ordered = sorted(events, key=lambda event: (order.index(event.status), event.at_s))
     host = one_line(socket.gethostname())
     worst = ordered[0].status if ordered else "pass"
     urgency = {"fail": "high", "warn": "default", "pass": "low"}[worst]
@@ -87,14 +90,14 @@ def one_line(text: str) -> str:
 
 
 def _title(events: Sequence[Event], host: str) -> str:
-    if len(events) == 1:
-        about_it = f"{events[0].name} {_WORDS[events[0].status]}"
-    else:
-        counts = {status: sum(event.status == status for event in events) for status in _WORDS}
-        verbs = {"fail": "failing", "warn": "warning", "pass": "well again"}
-        about_it = ", ".join(
-            f"{counted(number, 'check')} {verbs[status]}" for status, number in counts.items() if number
-        )
+    match events:
+        case [event]:
+            about_it = f"{event.name} {_WORDS[event.status]}"
+        case _:
+            counts = Counter(event.status for event in events)
+            about_it = ", ".join(
+                f"{counted(counts[status], 'check')} {verb}" for status, verb in _VERBS.items() if counts[status]
+            )
     return one_line(f"HearthNet on {host}: {about_it}")[:_MAX_TITLE_CHARS]
 
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -38,6 +38,9 @@ _MAX_TEXT_BYTES: Final = 1_024
 _VERSION: Final = 1
 _RANKS: Final = {"fail": 2, "warn": 1}
 _TIMES: Final = ("told_s", "seen_s")
+_MAX_SAVES: Final = 2**53
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Told:
     Attributes:
         kept: where it is kept.
         known: the checks that are not well.
-        told_s: when a check was last reported, seconds since 1970.
+        told_s: when a check was reported to be well again, within `QUIET_S`; seconds since 1970.
         pending: what waits for each channel.
         seen_s: when a run last had each channel.
         saves: how often the state was written; of two files the one with more is the newer.
@@ -102,12 +105,12 @@ class Told:
         """
         lowest = _RANKS[level]
         before = [known.event for known in self.known.values()]
+        self.told_s = {name: at for name, at in self.told_s.items() if 0 <= now_s - at < QUIET_S}
         events = [event for result in results if (event := self._event(result, lowest, now_s)) is not None]
         self.seen_s |= dict.fromkeys(channels, now_s)
         queued = {name: self.pending.get(name, before) for name in [*channels, *self._others(channels, now_s)]}
         self.seen_s = {name: at for name, at in self.seen_s.items() if name in queued}
         self.pending = {name: [*waiting, *events][-_MAX_PENDING:] for name, waiting in queued.items()}
-        self.told_s = {name: at for name, at in self.told_s.items() if 0 <= now_s - at < QUIET_S}
 
     def _others(self, channels: Sequence[str], now_s: float) -> list[str]:
         """Returns the channels that other runs have had lately."""
@@ -116,12 +119,12 @@ class Told:
         return names[-_MAX_CHANNELS:]
 
     def _event(self, result: Mapping[str, Any], lowest: int, now_s: float) -> Event | None:
-        name, status = safe_text(str(result["name"]), _MAX_NAME_BYTES), result["status"]
+        name, status = safe_text(result["name"], _MAX_NAME_BYTES), result["status"]
         rank = _RANKS.get(status, 0)
         if rank >= lowest:
             return self._bad(name, rank, result, now_s)
-        if status == "warn" and (known := self.known.get(name)) is not None:
-            known.well_runs = 0  # better, and not well
+        if rank and name in self.known:
+            self.known[name].well_runs = 0  # better, and not well
         return self._well(name, result, now_s) if status == "pass" else None
 
     def _bad(self, name: str, rank: int, result: Mapping[str, Any], now_s: float) -> Event | None:
@@ -130,12 +133,11 @@ class Told:
             known.well_runs = 0
             if rank <= _RANKS[known.event.status]:
                 return None
-        elif 0 <= now_s - self.told_s.get(name, -QUIET_S) < QUIET_S:
+        elif name in self.told_s:
             return None
         since_s = now_s if known is None else known.event.since_s
-        event = _made(name, str(result["status"]), result, since_s, now_s)
+        event = _made(name, result["status"], result, since_s, now_s)
         self.known[name] = _Known(event)
-        self.told_s[name] = now_s
         return event
 
     def _well(self, name: str, result: Mapping[str, Any], now_s: float) -> Event | None:
@@ -172,7 +174,7 @@ class Told:
                 name: {**asdict(known.event), "well_runs": known.well_runs} for name, known in self.known.items()
             },
             "told_s": self.told_s,
-            "pending": {channel: [asdict(event) for event in events] for channel, events in self.pending.items()},
+            "pending": self.pending,
             "seen_s": self.seen_s,
         }
         self.kept.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
@@ -208,29 +210,43 @@ def _read(content: bytes, kept: Kept) -> Told | None:
         value = orjson.loads(content)
         if value["version"] != _VERSION:
             return None
-        known = {str(name): _Known(_parsed(one), int(one.get("well_runs", 0))) for name, one in value["known"].items()}
-        if any(one.event.status not in _RANKS or not 0 <= one.well_runs < WELL_RUNS for one in known.values()):
-            raise ValueError("a check that is well is not known")
-        pending = {str(name): [_parsed(one) for one in events] for name, events in value["pending"].items()}
-        told_s, seen_s = ({str(name): float(at) for name, at in value.get(key, {}).items()} for key in _TIMES)
-        saves, is_apart = int(value.get("saves", 0)), value.get("is_apart") is True
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        known = {name: _known(one) for name, one in value["known"].items()}
+        pending = {name: [_parsed(one) for one in events] for name, events in value["pending"].items()}
+        told_s, seen_s = ({name: _within(at, _MAX_S) for name, at in value[key].items()} for key in _TIMES)
+        saves = _within(value["saves"], _MAX_SAVES)
+        return Told(kept, known, told_s, pending, seen_s, saves, value["is_apart"] is True)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Told(kept, known, told_s, pending, seen_s, saves, is_apart)
+
+
+def _known(value: Mapping[str, Any]) -> _Known:
+    event = _parsed(value)
+    if event.status == "pass":
+        raise ValueError  # it is not known, then
+    return _Known(event, _within(value["well_runs"], WELL_RUNS))
 
 
 def _parsed(value: Mapping[str, Any]) -> Event:
-    if value["status"] not in ("pass", *_RANKS):
-        raise ValueError(value["status"])
-    if not all(0 <= float(value[key]) < _MAX_S for key in ("since_s", "at_s")):
-        raise ValueError("a time that no clock shows")
-    fix = value["fix"]
-    return Event(
-        str(value["name"]), value["status"], str(value["detail"]), None if fix is None else str(fix),
-        float(value["since_s"]), float(value["at_s"]),
-    )  # fmt: skip
+    event = Event(**{part.name: value[part.name] for part in fields(Event)})
+    _within(event.since_s, _MAX_S)
+    _within(event.at_s, _MAX_S)
+    texts = (event.name, event.detail, "" if event.fix is None else event.fix)
+    if event.status not in ("pass", *_RANKS) or not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    return event
+
+
+def _within(number: _Number, end: float) -> _Number:
+    """Returns a number.
+
+    Raises:
+        ValueError: raised when it is below 0, or not below the end.
+    """
+    if not 0 <= number < end:
+        raise ValueError
+    return number
 
 
 def _made(name: str, status: str, result: Mapping[str, Any], since_s: float, now_s: float) -> Event:
-    fix = None if status == "pass" or result["fix"] is None else safe_text(str(result["fix"]), _MAX_TEXT_BYTES)
-    return Event(name, status, safe_text(str(result["detail"]), _MAX_TEXT_BYTES), fix, since_s, now_s)
+    fix = None if status == "pass" or result["fix"] is None else safe_text(result["fix"], _MAX_TEXT_BYTES)
+    return Event(name, status, safe_text(result["detail"], _MAX_TEXT_BYTES), fix, since_s, now_s)

@@ -83,6 +83,7 @@ class _Only:
     def __init__(self, tests: list[Test]) -> None:
         self.places = {test.name: place for place, test in enumerate(tests)}
         self.seconds = {test.name: test.seconds for test in tests}
+        self.noted = Path(_KILLER_FILE).absolute()  # the test that fails may be in another folder
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Drops and sorts what was collected; a mutant may loop without end."""
@@ -96,7 +97,7 @@ class _Only:
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Notes the test that fails: the run ends with it."""
         if report.failed:
-            Path(_KILLER_FILE).write_text(report.nodeid)
+            self.noted.write_text(report.nodeid)
 
 
 class Copy:

@@ -107,7 +107,8 @@ def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Returns the parts of a module that stay as they are, since no test need notice a change there.
 
     These are annotations, which nothing reads; sizes (`Final` numbers), which are a choice; `assert`, which tells the
-    type checker what is the case; the text of warnings about what failed, and what only type checkers run.
+    type checker what is the case, and what only type checkers run or read (protocols, type variables). The slots of
+    dataclasses save memory, and do nothing else.
     """
     parts: list[ast.AST] = []
     for node in ast.walk(ast.parse(source)):
@@ -124,14 +125,19 @@ def unmutated(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
                 ast.Assert()
                 | ast.If(test=ast.Name(id="TYPE_CHECKING"))
                 | ast.Assign(targets=[ast.Name(id="TYPE_CHECKING")])
+                | ast.keyword(arg="slots")
             ):
                 parts.append(node)
-            case ast.FunctionDef(decorator_list=[ast.Name(id="overload"), *_]):
+            case (
+                ast.FunctionDef(decorator_list=[ast.Name("overload"), *_])
+                | ast.ClassDef(bases=[ast.Name("Protocol")])
+                | ast.Assign(value=ast.Call(ast.Name("ParamSpec" | "TypeVar")))
+            ):
                 parts.append(node)
     return [((part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)) for part in parts]
 
 
-_NUMERIC = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop)
+_NUMERIC = (ast.Constant, ast.Name, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context)
 
 
 def mutants_of(source: str) -> list[Mutant]:

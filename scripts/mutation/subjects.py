@@ -37,6 +37,7 @@ SUBJECTS = {
             "records/test_results.py",
             "records/test_record.py",
             "records/test_record_kind.py",
+            "traces/test_trace_whole.py",
             "redaction/test_redaction.py",
             "redaction/test_redaction_careless.py",
         ),
@@ -47,6 +48,7 @@ SUBJECTS = {
             "records/test_recorder_buffer.py",
             "records/test_recorder_wakes.py",
             "traces/test_trace_whole.py",
+            "logs/test_ordinary.py",
             "store/test_recent.py",
             "store/test_writer.py",
             "test_telemetry_uncommitted.py",
@@ -63,8 +65,46 @@ SUBJECTS = {
             "test_logging_properties.py",
             "test_logging.py",
             "test_logging_others.py",
+            "middleware/test_request_told_once.py",
         ),
     ),
+    "ordinary": Subject(
+        ("logs/ordinary.py",),
+        (
+            "logs/test_ordinary.py",
+            "logs/test_journal.py",
+            "test_logging.py",
+            "records/test_recorder_wakes.py",
+            "traces/test_trace_same_record.py",
+            "traces/test_trace_whole.py",
+            "process/test_uncaught.py",
+        ),
+    ),
+    "traces": Subject(
+        tuple(
+            f"traces/{name}.py"
+            for name in (
+                "begin",
+                "trace",
+                "span",
+                "bodies",
+                "encoding",
+                "decorator",
+                "generators",
+                "propagation",
+                "traceparent",
+            )
+        ),
+        (
+            "traces",
+            "test_tracing.py",
+            "test_tracing_blocks.py",
+            "logs/test_fields.py",
+            "logs/test_fields_calls.py",
+            "logs/test_messages_place.py",
+        ),
+    ),
+    "ids": Subject(("records/ids.py",), ("records/test_ids.py", "traces/test_traceparent.py", "test_runtime.py")),
     "box": Subject(
         ("records/blackbox.py", "records/box_file.py"),
         (
@@ -132,6 +172,10 @@ SUBJECTS = {
     ),
     "run_ends": Subject(("store/recovery/run_ends.py",), ("store/recovery/test_run_ends.py", "../checks/test_runs.py")),
     "doctor": Subject(("doctor.py",), ("test_doctor.py", "reports/test_report_file.py")),
+    "notify": Subject(
+        tuple(f"../notify/{name}.py" for name in ("told", "kept", "message", "deliver", "channels")),
+        ("../notify", "../cli/doctor/test_notify.py"),
+    ),
     "redaction": Subject(
         tuple(
             f"redaction/{name}.py"

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import email
 import email.policy
+import errno
 import os
+import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime
 from email.header import decode_header
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import URLError
 
 import orjson
 import pytest
@@ -110,7 +116,12 @@ def test_document_says_all_of_it(server):
 
 @pytest.mark.parametrize(
     ("user", "token", "expected"),
-    [("", "t0ken", "Bearer t0ken"), ("me:p%40ss@", None, "Basic bWU6cEBzcw=="), ("", None, None)],
+    [
+        ("", "t0ken", "Bearer t0ken"),
+        ("me:p%40ss@", None, "Basic bWU6cEBzcw=="),
+        ("m%40e@", None, "Basic bUBlOg=="),
+        ("", None, None),
+    ],
 )
 def test_webhook_gets_its_token_or_password(server, user, token, expected):
     """As a header, and not in the address."""
@@ -172,14 +183,26 @@ def test_address_that_is_none_is_a_failure(broken):
     assert "s3cret" not in str(failed.value) + webhook.name
 
 
-def test_error_that_no_one_expects_is_a_failure(server, monkeypatch):
-    """Not a message that was taken."""
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("s3cret"), "RuntimeError"),
+        (OSError("s3cret"), "OSError"),
+        (OSError(errno.EIO, "I/O Error", "s3cret"), "i/o error"),
+        (TimeoutError("s3cret"), "no response in time"),
+        (URLError(TimeoutError()), "no response in time"),
+        (URLError("s3cret"), "str"),
+    ],
+    ids=repr,
+)
+def test_error_that_no_one_expects_is_a_failure(server, monkeypatch, error, reason):
+    """Not a message that was taken; what may quote the address is not told."""
 
     def broken(self, message):
-        raise RuntimeError("s3cret")
+        raise error
 
     monkeypatch.setattr(Webhook, "_request", broken)
-    with pytest.raises(ChannelError, match=r"^RuntimeError$"):
+    with pytest.raises(ChannelError, match=f"^{reason}$"):
         Webhook(url(server)).send(message())
 
 
@@ -189,6 +212,55 @@ def test_webhook_of_this_machine_needs_no_proxy(server, monkeypatch, free_port):
     Webhook(url(server), token="t0ken").send(message())
 
     assert len(server.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "is_proxied"),
+    [
+        ("localhost", False),
+        ("127.1.2.3", False),
+        ("[::1]", False),
+        ("192.0.2.1", True),
+        ("ntfy.example.org", True),
+        ("[2001:db8::1]", True),
+    ],
+)
+def test_proxy_of_the_environment_is_for_other_machines(server, monkeypatch, host, is_proxied):
+    """It gets the whole address of those."""
+    monkeypatch.setenv("http_proxy", url(server, ""))
+    address = f"http://{host}:{server.server_port}/topic"
+    with suppress(ChannelError):  # the server is at one of this machine's addresses alone
+        Webhook(address).send(message())
+
+    assert [path for path, *_ in server.got] == [address] * is_proxied or [path for path, *_ in server.got] == [
+        "/topic"
+    ]
+    assert (len(server.got) == 1) is (is_proxied or host == "localhost")
+
+
+def test_address_without_a_path_is_that_of_the_root(server):
+    """And what stands behind a # is not sent."""
+    Webhook(f"http://127.0.0.1:{server.server_port}#s3cret").send(message())
+    Webhook(url(server, "topic#s3cret")).send(message())
+
+    assert [path for path, *_ in server.got] == ["/", "/topic"]
+
+
+@pytest.mark.parametrize(
+    ("channel", "name", "key"),
+    [
+        (Webhook("https://me:pw@ntfy.example.org/topic"), "webhook at ntfy.example.org", "webhook:55d4619cdae0311e"),
+        (Webhook("https:///topic"), "webhook at ?", "webhook:3cd48fb54edbd4d5"),
+        (Webhook("http://a\x7fb/"), "webhook at a b", "webhook:11efe591357cd6b7"),
+        (Command(("/opt/bin/te\x1bll", "s3cret", "x")), "command te ll", "command:2a69f7624e3f8b77"),
+        (Command(("/opt/bin/tell", "s3cretx")), "command tell", "command:357a4a877ea135b1"),
+        (Mail("me@example.org"), "mail", "mail:855c94f3498940b2"),
+    ],
+    ids=str,
+)
+def test_channel_is_told_by_its_name_and_known_by_its_key(channel, name, key):
+    """The key is in the state file: with another one after an update everything would be sent again."""
+    assert (channel.name, channel.key) == (name, key)
 
 
 @pytest.mark.parametrize("address", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,x", "x:y"])
@@ -224,6 +296,7 @@ def test_webhook_that_does_not_respond_holds_the_doctor_up_for_a_bounded_time():
         port = silent.getsockname()[1]
         with pytest.raises(ChannelError, match="no response"):
             Webhook(f"http://127.0.0.1:{port}/", timeout_s=0.2).send(message())
+        assert [thread for thread in threading.enumerate() if not thread.daemon] == [threading.main_thread()]
 
 
 def test_command_gets_the_message_as_json(tmp_path):
@@ -241,6 +314,8 @@ def test_command_gets_the_message_as_json(tmp_path):
         ("echo 'no network' >&2; exit 3", "it ended with 3: no network"),
         ("exec <&-; exit 0", None),  # reads nothing
         ("echo 'password=hunter2hunter2' >&2; exit 1", r"it ended with 1: password=\[redacted\]"),
+        ("printf ' first\\033[1m \\nlast\\n' >&2; exit 4", r"it ended with 4: first \[1m$"),
+        ("exit 5", "it ended with 5$"),
     ],
 )
 def test_command_that_fails_is_a_failure(tmp_path, body, reason):
@@ -318,22 +393,49 @@ def test_program_that_is_left_behind_may_go_on_talking(tmp_path):
     wait_until((tmp_path / "done").exists)
 
 
-@pytest.mark.parametrize("program", ["/nonexistent/tell", "a\0b", "/"])
-def test_command_that_cannot_be_started_is_a_failure(program):
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("/nonexistent/tell", "no such file or directory"), ("a\0b", "invalid argument"), ("/", "permission denied")],
+)
+def test_command_that_cannot_be_started_is_a_failure(program, reason):
     """And no error of Python's."""
-    with pytest.raises(ChannelError, match="cannot be started"):
+    with pytest.raises(ChannelError, match=f"^it cannot be started: {reason}$"):
         Command((program,)).send(message())
 
 
-def test_mail_goes_through_sendmail(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("error", "reason"), [(OSError(errno.EIO, "I/O Error"), "i/o error"), (OSError(), "unknown")])
+def test_command_that_cannot_be_told_is_ended(tmp_path, monkeypatch, error, reason):
+    """Nothing says that it got the message."""
+    started = []
+
+    def communicate(self, given, timeout):
+        started.append(self.pid)
+        raise error
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+    program = script(tmp_path / "tell", "tail -f /dev/null")
+    with pytest.raises(ChannelError, match=f"^it does not take the message: {reason}$"):
+        Command((str(program),)).send(message())
+
+    (group,) = started
+    wait_until(lambda: not any(of_group(group)), lambda: list(of_group(group)))
+
+
+@pytest.mark.parametrize("is_in_path", [True, False])
+def test_mail_goes_through_sendmail(tmp_path, monkeypatch, is_in_path):
     """With a subject and plain text; its recipient is in a header, so that it cannot be an option."""
     script(tmp_path / "sendmail", f'echo "$@" > "{tmp_path}/arguments"; cat > "{tmp_path}/mail"')
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    Mail("me@example.org").send(message(name="grün", detail=EVIL))
+    if is_in_path:
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    else:
+        monkeypatch.setattr("hearthnet.notify.channels._SENDMAIL_FOLDERS", ("/nonexistent", str(tmp_path)))
+        monkeypatch.setattr(shutil, "which", partial(shutil.which, path="/nonexistent"))
+    Mail(f"me@example.org{EVIL[1:]}").send(message(name="grün", detail=EVIL))
 
     assert (tmp_path / "arguments").read_text() == "-i -t\n"
     mail = email.message_from_bytes((tmp_path / "mail").read_bytes(), policy=email.policy.default)
     assert mail["To"] == "me@example.org"
+    assert mail["Date"].datetime == datetime.fromtimestamp(NOW, UTC)
     assert mail["Subject"].endswith("grün fails")
     assert mail["Auto-Submitted"] == "auto-generated"
     assert "Bcc" not in mail
@@ -347,24 +449,3 @@ def test_machine_without_sendmail_says_so(monkeypatch):
     monkeypatch.setattr("hearthnet.notify.channels._SENDMAIL_FOLDERS", ())
     with pytest.raises(ChannelError, match="no sendmail"):
         Mail("me@example.org").send(message())
-
-
-def test_many_changes_are_one_message_worst_first():
-    """Within what a phone shows."""
-    events = [
-        Event(f"check_{n}", status, "d" * 200, None, NOW, NOW) for n, status in enumerate(["pass", "warn", "fail"] * 20)
-    ]
-    made = about(events, NOW)
-
-    assert made.title.endswith(": 20 checks failing, 20 checks warning, 20 checks well again")
-    assert made.text.startswith("FAIL check_2:")
-    assert len(made.text.encode()) < 4_096
-
-
-def test_text_is_bounded_in_bytes():
-    """A character may have four; ntfy makes a file of a longer text."""
-    events = [Event(f"check_{n}", "fail", "\N{FIRE}" * 200, None, NOW, NOW) for n in range(60)]
-    made = about(events, NOW)
-
-    assert 3_000 < len(made.text.encode()) < 4_096
-    assert made.text.endswith("more: hearthnet doctor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import threading
@@ -15,6 +16,7 @@ from hearthnet.notify import kept as module
 from hearthnet.notify.channels import ChannelError
 from hearthnet.notify.deliver import deliver
 from hearthnet.notify.kept import STATE_FILE, Kept
+from hearthnet.notify.told import opened
 
 FAILED = [{"name": "disk_space", "status": "fail", "detail": "the disk is full", "fix": None}]
 WELL = [{**FAILED[0], "status": "pass"}]
@@ -112,6 +114,9 @@ def test_disk_that_fills_up_while_a_message_is_sent(data, runtime, full):
 
     assert (done.deliveries[0].error, done.folder) == (None, runtime / "hearthnet-doctor")
     assert deliver(data, FAILED, [phone], "fail").deliveries == []
+    (runtime / "hearthnet-doctor").chmod(0o777)
+    full["is_full"] = False
+    assert deliver(data, AWAY, [phone], "fail").folder is None  # no other one can be used
 
 
 @pytest.mark.parametrize("what", ["missing", "a file", "state is a folder"])
@@ -147,7 +152,55 @@ def test_other_folder_is_private(data, runtime, full):
     folder = runtime / "hearthnet-doctor"
 
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert [stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()] == [0o600]
+    (path,) = folder.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.name == f"{hashlib.sha256(bytes(data)).hexdigest()[:16]}.json"  # it is found again after an update
+
+
+@pytest.mark.parametrize(
+    ("owners", "used"),
+    [
+        ((7, 7), "run/hearthnet-doctor"),
+        ((7, None), "run/hearthnet-doctor"),
+        ((None, 7), "unit"),
+        ((8, 7), "unit"),
+        ((0, 7), "unit"),
+        ((8, 8), "memory/hearthnet-doctor-7"),
+        ((0, 0), "memory/hearthnet-doctor-7"),
+        ((None, None), "memory/hearthnet-doctor-7"),
+    ],
+)
+def test_first_folder_of_this_user_is_used(data, runtime, full, tmp_path, monkeypatch, owners, used):
+    """Its runtime folder, that of the unit, or one in memory: those of users with a lower or higher number are not."""
+    for name in ("run/hearthnet-doctor", "unit", "memory"):
+        (tmp_path / name).mkdir(mode=0o700)
+    owned = dict(zip((runtime, tmp_path / "unit"), owners, strict=True))
+    monkeypatch.setattr(os, "geteuid", lambda: 7)
+    monkeypatch.setattr(module, "owner_of", owned.get)
+    monkeypatch.setattr(module, "exact_folder", lambda path: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+
+    assert deliver(data, FAILED, [Phone()], "fail").folder == tmp_path / used
+
+
+@pytest.mark.parametrize("variable", ["", "run"])
+def test_runtime_folder_without_a_path_from_the_root_is_none(data, runtime, full, tmp_path, monkeypatch, variable):
+    """It would be another one for each directory that a doctor is started in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", variable)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    assert deliver(data, FAILED, [Phone()], "fail").folder == tmp_path / f"hearthnet-doctor-{os.geteuid()}"
+
+
+def test_other_folder_is_not_made_before_it_is_needed(data, runtime):
+    """Nor is anything left in one that another node has made."""
+    deliver(data, FAILED, [Phone()], "fail")
+    assert list(runtime.iterdir()) == []
+    (runtime / "hearthnet-doctor").mkdir(mode=0o700)
+    (runtime / "hearthnet-doctor" / "another.json").touch()
+
+    assert deliver(data, WELL, [Phone()], "fail").error is None
+    assert [path.name for path in (runtime / "hearthnet-doctor").iterdir()] == ["another.json"]
 
 
 @pytest.mark.parametrize("trap", ["link", "open to others", "a file"])
@@ -250,19 +303,26 @@ def test_two_doctors_at_once_tell_once(data, runtime):
     assert phone.got == ["disk_space fails"]
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_doctor_that_waits_too_long_tells_nothing(data, runtime, monkeypatch, is_there):
+@pytest.mark.parametrize("places", ["data", "other", "both"])
+def test_doctor_that_waits_too_long_tells_nothing(data, runtime, monkeypatch, places):
     """The other one tells: its state is being changed."""
     monkeypatch.setattr(module, "_LOCK_S", 0.05)
-    if not is_there:
+    if places == "both":
+        Path(runtime, "hearthnet-doctor").mkdir(mode=0o700)
+    elif places == "other":
         data.rmdir()
         deliver(data, WELL, [Phone()], "fail")
     phone = Phone()
-    held = data if is_there else Path(runtime, "hearthnet-doctor")
+    held = data if places == "data" else Path(runtime, "hearthnet-doctor")
     with files.locked_folder(held, 1.0), pytest.raises(TimeoutError, match="another program of ours"):
         deliver(data, FAILED, [phone], "fail")
 
     assert phone.got == []
+    for folder in filter(Path.exists, (data, held)):
+        with files.locked_folder(folder, 1.0):  # the one that gave up holds nothing
+            pass
+    deliver(data, FAILED, [phone], "fail")
+    assert phone.got == ["disk_space fails"]
 
 
 def test_what_was_told_while_the_folder_was_away_is_known_when_it_is_back(data, runtime):
@@ -303,3 +363,49 @@ def test_what_waited_while_the_folder_was_away_is_sent_when_it_is_back(data, run
 
     assert phone.got == ["disk_space fails", "node_files fails"]
     assert silent.got == ["2 checks failing"]
+
+
+def test_check_that_was_well_again_meanwhile_is_quiet_for_an_hour(data, runtime):
+    """The data folder's own file does not know that either."""
+    phone = Phone()
+    deliver(data, WELL, [phone], "fail")
+    data.rename(data.with_name("unplugged"))
+    for results in (AWAY, AWAY_WELL, AWAY_WELL):
+        deliver(data, results, [phone], "fail")
+    data.with_name("unplugged").rename(data)
+    deliver(data, AWAY, [phone], "fail")
+
+    assert phone.got == ["node_files fails", "node_files is well again"]
+
+
+def test_what_waits_in_both_states_is_bounded(data, runtime):
+    """The newest changes are kept."""
+
+    class Silent(Phone):
+        def send(self, message):
+            """Takes none."""
+            raise ChannelError("no network")
+
+    def fail(first):
+        results = [{**FAILED[0], "name": f"check_{number}"} for number in range(first, first + 40)]
+        deliver(data, results, [Silent()], "fail")
+
+    fail(0)
+    data.rename(data.with_name("unplugged"))
+    fail(40)
+    data.with_name("unplugged").rename(data)
+    with opened(data) as told:
+        names = [event.name for event in told.pending[Phone.key]]
+
+    assert names == [f"check_{number}" for number in range(30, 80)]
+
+
+def test_other_folder_that_another_doctor_has_just_made_is_shared(data, runtime):
+    """Both would tell else."""
+    data.rmdir()
+    folder = runtime / "hearthnet-doctor"
+    with Kept(data) as kept:
+        folder.mkdir(mode=0o700)
+        kept.write(b"{}")
+
+    assert kept.folder == folder

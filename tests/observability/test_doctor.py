@@ -269,7 +269,13 @@ def test_many_checks_take_turns(config, monkeypatch):
     """No more run at once than there may; those that hang give their places to others, and the order is kept."""
     monkeypatch.setattr(doctor, "MAX_AT_ONCE", 4)
     lock, at_once, most = threading.Lock(), [0], []
-    never = threading.Event()
+    never, wait = threading.Event(), doctor.wait
+
+    def counting(waited_for, *how):
+        most.append(len(waited_for))
+        return wait(waited_for, *how)
+
+    monkeypatch.setattr(doctor, "wait", counting)
 
     def counted(config, bus):
         with lock:

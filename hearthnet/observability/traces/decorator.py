@@ -165,8 +165,8 @@ class TracedCallable:
     def __class__(self) -> Any:
         return type(self.__wrapped__)
 
-    def __eq__(self, other: object) -> bool:
-        return bool(self.__wrapped__ == (other.__wrapped__ if type(other) is type(self) else other))
+    def __eq__(self, other: object) -> Any:
+        return self.__wrapped__ == (other.__wrapped__ if type(other) is type(self) else other)
 
     def __hash__(self) -> int:
         return hash(self.__wrapped__)

@@ -316,6 +316,11 @@ class Span:
         """Gives it another name."""
         self.name = _clean_name(name)
 
+    def _shown_name(self) -> str:
+        """Returns the name without secrets: the program may have set another."""
+        name = self.name
+        return name if type(name) is str and name in known_names else clean_text(name, _SHORT_NAME_CHARS)
+
     def _open_again(self) -> Self:
         """Opens another span like it: this one may still be open, around this code or in another task."""
         again = _Again(self.name, **self.extras) if isinstance(self.extras, dict) else _Again(self.name)

@@ -257,10 +257,10 @@ class Trace:
         """Adds a span that has just opened."""
         spans = self._spans
         if spans is not None:  # else it has just ended, in another thread
-            opened.below = self._top
-            self._top = opened
             if len(spans) >= MAX_SPANS:
                 self._thin(spans, started_ns)
+            opened.below = self._top
+            self._top = opened
             spans.append(opened)
         # Read once: another thread may end the trace at any moment.
         if (slot := self._slot) is not None:
@@ -300,7 +300,7 @@ class Trace:
             innermost = top
         if (slot := self._slot) is not None:
             if innermost is not None:
-                slot.box.open_span(slot, innermost.name, innermost.started_ns)
+                slot.box.open_span(slot, innermost._shown_name(), innermost.started_ns)
             else:
                 slot.box.close_span(slot)
 
@@ -541,10 +541,9 @@ class Trace:
         return True
 
     def _release_held(self, recorder: Recorder) -> None:
-        held, self._held = self._held, None
-        waiting = [] if held is None else held[:]
-        if held is not None:
-            held.clear()
+        held, self._held = self._held or _Held(), None
+        waiting = held[:]
+        held.clear()
         for values, message in waiting:
             if self.notable:
                 recorder.record_log(values)

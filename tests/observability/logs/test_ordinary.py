@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from itertools import count
 from types import SimpleNamespace
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.log_clock import set_log_clock
 
@@ -30,6 +31,7 @@ from hearthnet.observability.runtime import runtime
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
 NAME = "hearthnet.ordinary_test"
+TRACES = get_logger("hearthnet.trace")
 log = get_logger(NAME)
 
 # Also hostile: what tells a secret, what cannot be encoded, what ends a line or an array, and keys of the line's own.
@@ -110,6 +112,9 @@ def told(records, recorder, folder, *, is_any):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(RECORDS, PLACES)
+@example([(20, "said", {"size": 2**70}, False)], "nowhere")
+@example([(20, "said", {"model": "\ud800"}, False)], "span")
+@example([(20, "said", {"model": "\u2028\u0085"}, False)], "trace")
 def test_both_ways_tell_the_same(recorder, tmp_path, records, place):
     """Any records anywhere leave the same lines, rows, frames and counts, whichever way they take."""
     with inside(place):
@@ -294,6 +299,116 @@ def test_record_of_a_trace_beyond_the_budget_of_rows_is_held(taken, recorder, mo
     assert taken[:9] == [True] * 9
     assert taken[9:11] == [False] * 2
     assert [kept[6] for kept in recorder.logs.queue].count("said") == messages.ROWS_A_SECOND + 2
+
+
+@pytest.mark.parametrize("seconds", [1, -1, -1_000])
+def test_clock_that_is_set_says_so_at_once(taken, tmp_path, monkeypatch, seconds):
+    """Forwards or back: no line has the second of the one before."""
+    now = [1_790_000_000_000_000_000]
+    set_log_clock(monkeypatch, lambda: now[0])
+    for _ in range(2):
+        log.info("said")
+    now[0] += seconds * 1_000_000_000 + 7_000_000
+    log.info("said")
+
+    assert taken == [True, True]
+    lines = [line for path in log_paths(tmp_path) for line in path.read_bytes().splitlines() if b'"said"' in line]
+    times = {datetime.fromisoformat(orjson.loads(line)["ts"]).timestamp() for line in lines}
+    assert times == {1_790_000_000.0, 1_790_000_000.007 + seconds}
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+@pytest.mark.parametrize("is_talkative", [True, False])
+@pytest.mark.parametrize("is_shedding", [True, False])
+@pytest.mark.parametrize("level", [20, 30])
+def test_line_of_an_ended_trace_goes_where_it_should(
+    monkeypatch, recorder, level, is_shedding, is_talkative, has_journal
+):
+    """To the file unless that sheds, to a talkative console; that of a notable trace to each, and to the journal."""
+    written, shown, sent = [], [], []
+    file = SimpleNamespace(
+        ready=None,
+        is_ready=lambda second: not is_shedding,
+        append=written.append,
+        write=lambda line, second: written.append(line),
+        is_shedding=is_shedding,
+        shed_lines=0,
+    )
+    monkeypatch.setattr(runtime.handler, "file", file)
+    console = SimpleNamespace(is_talkative=is_talkative, show=lambda *line: shown.append(line[1:]))
+    monkeypatch.setattr(runtime.handler, "console", console)
+    journal = SimpleNamespace(send_text=lambda *said: sent.append(said)) if has_journal else None
+    monkeypatch.setattr(runtime, "journal", journal)
+    assert ordinary.write_done(TRACES, level, {"trace_id": RUN, "ms": 1.5, "error": "a\u2028b"})
+
+    notable = level == 30
+    assert [len(line.decode().splitlines()) for line in written] == [1] * (notable or not is_shedding)
+    assert {orjson.loads(line)["error"] for line in written} <= {"a\u2028b"}
+    assert file.shed_lines == (is_shedding and not notable)
+    name = "warning" if notable else "info"
+    assert shown == [("hearthnet.trace", name, notable)] * (notable or is_talkative)
+    assert sent == [(name, "hearthnet.trace", "done", {"ms": 1.5, "error": "a\u2028b"}, RUN)] * (
+        notable and has_journal
+    )
+    assert runtime.handler.failures == 0
+
+
+@pytest.mark.parametrize("is_talkative", [True, False])
+@pytest.mark.parametrize("level", [20, 30])
+def test_ordinary_record_is_shown_on_a_talkative_console(monkeypatch, taken, recorder, level, is_talkative):
+    """A notable one on any."""
+    shown = []
+    console = SimpleNamespace(is_talkative=is_talkative, show=lambda *line: shown.append(line[1:]))
+    monkeypatch.setattr(runtime.handler, "console", console)
+    for _ in range(2):
+        log.log(level, "said")
+
+    name = "warning" if level == 30 else "info"
+    assert taken == [True]
+    assert shown == [(NAME, name, level == 30)] * (2 if level == 30 or is_talkative else 0)
+
+
+def test_each_second_has_the_whole_budget(taken, recorder, monkeypatch):
+    """Of rows and of lines, to the last one."""
+    monkeypatch.setattr(messages, "LINES_A_SECOND", 12)
+    now = [1_790_000_000_123_456_789]
+    set_log_clock(monkeypatch, lambda: now[0])
+    log.info("said")
+    for _ in range(2):
+        taken.clear()
+        recorder.logs.queue.clear()
+        now[0] += 1_000_000_000
+        for _ in range(messages.ROWS_A_SECOND):
+            log.info("said")
+        assert (taken, len(recorder.logs)) == ([True] * messages.ROWS_A_SECOND, messages.ROWS_A_SECOND)
+    for _ in range(3):
+        log.info("said")
+
+    assert taken[messages.ROWS_A_SECOND :] == [True, True, False]
+
+
+@pytest.mark.parametrize("kind", ["journal", "large", "just not large"])
+def test_what_the_short_way_copes_with(taken, monkeypatch, kind):
+    """The journal is for the other way, as are fields that must be cut."""
+    log.info("said")
+    extra = None
+    if kind == "journal":
+        monkeypatch.setattr(runtime, "journal", SimpleNamespace(send=lambda *_: None))
+    else:
+        room = messages.MESSAGE_BYTES - len('{"a":"","b":"","c":"","d":"","e":""}\n') + (kind == "large")
+        extra = {key: "x" * (room // 5 + (room % 5 if key == "a" else 0)) for key in "abcde"}
+    log.info("said", extra=extra)
+
+    assert taken == [kind == "just not large"]
+    assert runtime.handler.failures == 0
+
+
+def test_line_of_an_ended_trace_that_cannot_be_written_is_counted(monkeypatch, recorder):
+    """It raises nothing into the program."""
+    monkeypatch.setattr(runtime.handler, "file", SimpleNamespace(ready=None, is_ready=None))
+
+    assert ordinary.write_done(TRACES, 20, {"trace_id": RUN, "ms": 1.5})
+    assert runtime.handler.failures == 1
 
 
 def test_key_that_is_harmless_with_some_values_is_not_remembered(taken, recorder, tmp_path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
+from pathlib import Path
 
 import pytest
 from support.records import a_log, a_trace
 
 from hearthnet.forensics import box as layout
-from hearthnet.observability.records import blackbox
+from hearthnet.observability.records import blackbox, box_file
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
 
 RUN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
@@ -175,3 +178,43 @@ def test_lock_of_a_box_is_released_whatever_its_descriptor(box, monkeypatch):
     os.close(held)
 
     assert closed == [0]
+
+
+class Full:
+    """A table in a file on a disk that is full."""
+
+    def __init__(self, table):
+        self.close = table.close
+
+    def __setitem__(self, where, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_table_that_cannot_be_written_is_counted(box):
+    """And raises nothing: the program goes on."""
+    slot = box.begin(RUN, "a.b", 1, 1)
+    table, box.table = box.table, Full(box.table)
+    before = box.failures
+    box.open_span(slot, "step", 1)
+    box.close_span(slot)
+    box.note_committed(1, 1, 1)
+    box.end(slot)
+    box.table = table
+
+    assert box.failures == before + 4
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "btrfs"])
+def test_box_that_is_closed_keeps_no_file_open(tmp_path, monkeypatch, file_system):
+    """A process that opens and closes stores would run out of descriptors."""
+    monkeypatch.setattr(box_file, "_file_system", lambda _: file_system)
+    header = new_header(layout.LIBRARY, RUN, "1", None, Sizes(8_192, 4_096, 4))
+    gc.collect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(5):
+        box = BlackBox(tmp_path / f"telemetry.{number}.box2", header)
+        fill(box, 1, 2)
+        box.close(remove=True)
+    del box
+
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

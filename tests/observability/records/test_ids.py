@@ -6,7 +6,7 @@ import os
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.threads import at_once
 from ulid import ULID
@@ -14,13 +14,21 @@ from ulid import ULID
 from hearthnet.observability.records import ids
 
 
-@given(st.integers(min_value=0, max_value=2**48 - 1))
-def test_trace_id_carries_its_time(ms):
-    """python-ulid reads from a minted id the very millisecond that it was minted for."""
-    minted = ids.new_trace_id(ms * 1_000_000)
+@given(st.integers(min_value=0, max_value=2**48 - 1), st.sampled_from([0, 1, 500_000, 999_999]), st.booleans())
+@example(0, 0, True)
+@example(0, 1, True)
+@example(1_023, 999_999, True)
+@example(1_024, 0, False)
+@example(2_048, 0, True)
+def test_trace_id_carries_its_time(ms, more_ns, is_first):
+    """python-ulid reads from a minted id the very millisecond that it was minted for, which is kept for the next."""
+    if is_first:
+        ids.id_source.reseed()
+    minted = ids.new_trace_id(ms * 1_000_000 + more_ns)
 
     assert ULID.from_str(minted).milliseconds == ms
     assert str(ULID.from_str(minted)) == minted
+    assert ids.id_source.moment == (ms * 1_000_000, (ms + 1) * 1_000_000, minted[:10])
 
 
 def test_trace_ids_rise_within_a_second():
@@ -110,3 +118,43 @@ def test_forked_child_mints_other_ids():
 def test_what_is_no_canonical_ulid_is_refused(text):
     """Wrong length, alphabet, case or range: not a trace id."""
     assert not ids.is_trace_id(text)
+
+
+class Raising:
+    """An object whose text is an error."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class Text(str):
+    """A type of text of the program's own."""
+
+    __slots__ = ()
+
+
+GIVEN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
+
+
+@pytest.mark.parametrize(
+    ("given_id", "expected"),
+    [
+        (GIVEN, GIVEN),
+        (GIVEN.lower(), GIVEN),
+        (Text(GIVEN), GIVEN),
+        (Text(GIVEN.lower()), GIVEN),
+        (ULID.from_str(GIVEN), GIVEN),
+        (GIVEN.replace("S", "\u017f"), None),  # its capital is S
+        (GIVEN[:-1], None),
+        (GIVEN + "\n", None),
+        ("", None),
+        (None, None),
+        (7, None),
+        (GIVEN.encode(), None),
+        (Raising(), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_id_of_a_caller_is_taken_in_its_canonical_spelling(given_id, expected):
+    """As text or as an object whose text it is; anything else is none."""
+    assert ids.canonical(given_id) == expected

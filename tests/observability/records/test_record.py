@@ -8,6 +8,7 @@ import decimal
 import enum
 import pathlib
 import uuid
+import zlib
 
 import orjson
 import pytest
@@ -15,15 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hearthnet.constants import MAX_KEYS, MAX_NESTING, MAX_STRING_BYTES
+from hearthnet.forensics.frames import FRAME_FIELDS, FRAME_MAGIC
+from hearthnet.forensics.tables import PAYLOAD_VERSION
 from hearthnet.observability.records.record import (
     CUT,
     clean_text,
     encode,
     encode_value,
     error_text,
+    fields_of,
     fit,
+    json_texts_of,
     one_line,
     safe_text,
+    spans_in,
 )
 
 
@@ -358,3 +364,28 @@ def test_text_of_an_error_that_ends_programs(raised):
     raised = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         error_text(OddError())
+
+
+def test_value_of_just_its_share_is_whole():
+    """The one that is larger is cut to what is left."""
+    parts = {"small": "x" * 98, "large": "y" * 500}
+    limit = 200 + len('{"small":,"large":,}')
+    fitted = orjson.loads(fit(orjson.dumps(parts), limit))
+
+    assert fitted["small"] == parts["small"]
+    assert fitted["large"].endswith(CUT)
+
+
+@pytest.mark.parametrize("extras", [{}, {"a": 1}, {"a": "],["}, {"a": "é"}, {"a": [], "b": "x" * 300}])
+@pytest.mark.parametrize("spans", [[], [{"id": "1", "name": "a"}], [{"id": "1", "name": "é"}, {"id": "2", "e": {}}]])
+def test_parts_of_a_frame_are_read_in_each_way(spans, extras):
+    """As bytes for recovery and peers, as text for SQL: the same whatever they hold."""
+    payload = orjson.dumps((1, "id", None, "a.b", None, 1, 2, 0.5, "ok", None, 0, spans, extras))
+    fields = FRAME_FIELDS.pack(PAYLOAD_VERSION, len(orjson.dumps(extras)), len(payload), 9) + payload
+    frame = FRAME_MAGIC + zlib.crc32(fields).to_bytes(4, "little") + fields
+    kept = (0, "run", 1, "id", None, "a.b", None, 1, 2, 0.5, "ok", None, 0, frame)
+    expected = orjson.dumps(spans), orjson.dumps(extras)
+
+    assert fields_of(kept) == (*kept[:-1], *expected)
+    assert spans_in(frame) == expected[0]
+    assert json_texts_of(frame) == tuple(part.decode() for part in expected)

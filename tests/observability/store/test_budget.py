@@ -103,7 +103,7 @@ def test_answer_is_not_believed_for_ever(full, asked, monkeypatch):
     monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
 
     def later():
-        now[0] += budget._GRANT_S / 2
+        now[0] += budget._GRANT_S * 0.6
 
     asyncio.run(written(full, 10, later))
 

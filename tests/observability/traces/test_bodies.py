@@ -46,8 +46,8 @@ def test_one_capability_is_allowed_until_its_time_is_over(bodies, clock):
     assert not bodies.is_allowed("llm.chat")
 
 
-def test_it_can_be_refused_before(bodies):
-    """One, or all; what was never allowed can be refused as well."""
+def test_it_can_be_refused_before(bodies, logged):
+    """One, or all; what was never allowed can be refused as well. The log says all of it."""
     for name in ("a.a", "b.b", "c.c"):
         bodies.allow(name, 60)
     bodies.refuse("b.b")
@@ -56,6 +56,9 @@ def test_it_can_be_refused_before(bodies):
     assert set(bodies.current()) == {"a.a", "c.c"}
     bodies.refuse()
     assert bodies.current() == {}
+    said = [(record.levelname, record.getMessage(), record.capability) for record in logged]
+    assert said[:3] == [("WARNING", "bodies are recorded", name) for name in ("a.a", "b.b", "c.c")]
+    assert said[3:] == [("INFO", "bodies are no longer recorded", name) for name in ("b.b", "a.a", "c.c")]
 
 
 @pytest.mark.parametrize("for_s", [0, -1, MAX_FOR_S + 1, float("inf"), float("nan")])
@@ -94,6 +97,8 @@ def test_bodies_are_scrubbed_and_bounded(bodies):
     assert len(extras["request_body"].encode()) <= MAX_STRING_BYTES
     assert extras["request_body"].endswith("…[cut]")
     assert json.loads(extras["answer_body"])["text"] == "password=[redacted]"
+    kept.take({"text": ["x" * 4_000] * 10})
+    assert len(extras["answer_body"].encode()) <= MAX_STRING_BYTES
 
 
 def test_frames_are_kept_up_to_the_bound(bodies):

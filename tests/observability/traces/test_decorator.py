@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import gc
@@ -175,6 +176,24 @@ def test_future_of_a_closed_loop_is_returned(decorate):
     with trace.new_trace("a.b"):
         assert decorate(lambda: future)() is future
         assert decorate(lambda: done)() is done
+
+
+class Refusing(concurrent.futures.Future):
+    """A future that tells no one when it is done."""
+
+    def add_done_callback(self, call):
+        """Refuses."""
+        raise NotImplementedError
+
+
+def test_span_of_a_future_that_tells_nothing_ends_with_the_call(family):
+    """When it is done is not to be known."""
+    made = Refusing()
+    with trace.new_trace("a.b"):
+        assert spanned(lambda: made)() is made
+        assert trace.span("after").__enter__().parent is None
+
+    assert ("outer", None, "ok") in family()
 
 
 @BOTH

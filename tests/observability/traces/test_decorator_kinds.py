@@ -121,6 +121,7 @@ def test_work_is_of_the_same_type():
             expected, found = function(), spanned(function)()
         assert type(found) is type(expected)
         assert (found.__name__, found.__qualname__) == (expected.__name__, expected.__qualname__)
+        assert inspect.isawaitable(found) == inspect.isawaitable(expected)
         for item in (expected, found):
             if hasattr(item, "close"):
                 item.close()
@@ -257,3 +258,39 @@ def test_built_in_types_stay_what_they_are():
     """A class is returned as it is: what it makes are its instances, and it can be a base."""
     assert spanned(builtins.dict) is dict
     assert spanned(Service) is Service
+
+
+def test_decorated_callables_are_equal_and_hashed_as_the_bare_ones():
+    """In a dictionary of handlers, say; what the comparison returns is the callable's own."""
+
+    class Vague(Callable):
+        """Compares as an array does."""
+
+        __hash__ = Callable.__hash__
+
+        def __eq__(self, other):
+            return ["equal", other]
+
+    plain, vague = Callable(len), Vague(len)
+    decorated = spanned(plain)
+
+    assert decorated == plain
+    assert decorated == spanned(plain)
+    assert decorated != Callable(len)
+    assert {plain: "handler"}[decorated] == {decorated: "handler"}[decorated] == "handler"
+    assert (spanned(vague) == 7) == ["equal", 7]
+
+
+@BOTH
+def test_object_that_has_a_method_by_itself_is_no_descriptor(decorate):
+    """Python asks the type alone."""
+    target = Callable(len)
+    vars(target)["__get__"] = None
+
+    class Holder:
+        """Has it as an attribute."""
+
+        size = decorate(target)
+
+    with trace.new_trace("a.b"):
+        assert Holder().size([1, 2]) == Holder.size([1, 2]) == 2

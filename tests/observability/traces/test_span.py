@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import sys
 import threading
 
@@ -15,6 +16,7 @@ from support import forkserver
 
 from hearthnet.observability import trace
 from hearthnet.observability.logs.messages import place
+from hearthnet.observability.records.context import current
 from hearthnet.observability.traces import span as spans
 from hearthnet.observability.traces.propagation import ContextExecutor
 from hearthnet.observability.traces.span import MAX_SPANS
@@ -338,3 +340,117 @@ def test_spans_that_nothing_closes_are_bounded():
             contextvars.copy_context().run(trace.span("known").__enter__)
         assert len(open_in(made)) <= MAX_SPANS
         assert len(made.spans) <= MAX_SPANS
+
+
+def test_renamed_span_is_recorded_by_its_new_name():
+    """As a bridge from another tracer renames it; any name is bounded text."""
+    with trace.new_trace("a.b"), trace.span("first") as opened:
+        opened.rename("second" * 100)
+
+    (name,) = (item.name for item in trace.get_recent(1)[0].spans)
+    assert name.startswith("secondsecond")
+    assert len(name.encode()) <= 128
+
+
+@pytest.mark.parametrize("name", ["around", "\ud800"])
+def test_span_of_a_finalizer_is_current_to_no_one(name):
+    """The collector may run it while a variable is being set; the span itself is recorded."""
+
+    class Closing:
+        """Opens a span when it is dropped."""
+
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            with trace.span(name):
+                pass
+
+    with trace.new_trace("a.b"), trace.span("around") as around:
+        Closing()
+        gc.collect()
+        assert current.get() is around
+
+    assert len(trace.get_recent(1)[0].spans) == 2
+
+
+def test_span_that_is_not_open_yet():
+    """It has no time and no place."""
+    made = trace.span("step")
+
+    assert (made.started_ns, made.duration_ms, made.parent, made.id) == (0, None, None, "")
+
+
+@pytest.mark.parametrize("name", [[1], {}, 7, None, b"x"], ids=repr)
+def test_name_of_any_kind_is_text(name):
+    """Whether or not it could be looked up."""
+    with trace.new_trace("a.b"):
+        for _ in range(2):
+            with trace.span(name):
+                pass
+
+    assert [item.name for item in trace.get_recent(1)[0].spans] == [str(name) if name != b"x" else "b'x'"] * 2
+
+
+def test_span_behind_another_keeps_nothing_of_it():
+    """A trace of many spans, of which few are kept, would keep all of them else."""
+    with trace.new_trace("a.b"):
+        with trace.span("first") as first:
+            pass
+        with trace.span("second") as second, trace.span("inner") as inner:
+            pass
+
+    assert (first.below, second.below, inner.below) == (None, None, second)
+
+
+def test_span_that_is_opened_elsewhere_is_not_current():
+    """As by a bridge from another tracer: with the parent and the times that it says, closed once."""
+    with trace.new_trace("a.b") as begun, trace.span("around") as around:
+        opened = trace.span("elsewhere" * 100, size=1)
+        opened.open_in(around, around.id, begun.started_ns + 1_000_000)
+        assert current.get() is around
+        opened.close(begun.started_ns + 3_000_000)
+        opened.close(begun.started_ns + 9_000_000)
+
+    kept = {item.name[:4]: item for item in trace.get_recent(1)[0].spans}["else"]
+    assert (kept.parent, kept.offset_ms, kept.duration_ms, kept.extras) == (around.id, 1.0, 2.0, {"size": 1})
+    assert len(kept.name.encode()) <= 128
+
+
+def test_secret_that_another_part_tells_is_no_name_either():
+    """By itself it is a name like any other, and was remembered as such."""
+    for _ in range(2):
+        with trace.new_trace("a.b"), trace.span("tiger12345"):
+            pass
+    with trace.new_trace("a.b") as begun, trace.span("tiger12345"):
+        begun.extras["password"] = "tiger12345"
+
+    assert [item.name for item in trace.get_recent(1)[0].spans] == ["[redacted]"]
+    assert [item.name for item in trace.get_recent(2)[1].spans] == ["tiger12345"]
+
+
+@pytest.mark.parametrize("how", ["here", "in a copy", "twice"])
+def test_scope_around_is_put_back(how):
+    """Also where the token is of another context, or has been used."""
+    with trace.new_trace("a.b") as begun:
+        token = current.set(trace.span("inside"))
+        if how == "twice":
+            assert spans.restore(token)
+            current.set(trace.span("inside again"))
+
+        def put_back():
+            return spans.restore(token), current.get()
+
+        is_own, scope = (contextvars.copy_context().run if how == "in a copy" else lambda call: call())(put_back)
+        assert (is_own, scope) == (how == "here", begun)
+        current.set(begun)
+
+
+def test_span_in_a_context_whose_innermost_span_has_closed():
+    """It is below the one around that, which is open."""
+    with trace.new_trace("a.b"), trace.span("around"):
+        with trace.span("closed"):
+            copied = contextvars.copy_context()
+        copied.run(lambda: close(trace.span("late").__enter__()))
+
+    assert parents() == {"around": None, "closed": "around", "late": "around"}

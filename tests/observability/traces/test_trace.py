@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import itertools
 import threading
 import uuid
+from types import SimpleNamespace
 
 import orjson
 import pytest
+from support.records import a_log
 from ulid import ULID
 
+from hearthnet.constants import MAX_CAPABILITY_CHARS, MAX_STRING_BYTES
 from hearthnet.observability import trace
+from hearthnet.observability.records.context import current
+from hearthnet.observability.redaction.rules import register_secrets
 from hearthnet.observability.runtime import runtime
+from hearthnet.observability.traces import begin
 from hearthnet.observability.traces import span as spans
+from hearthnet.observability.traces import trace as traces
 from hearthnet.observability.traces.span import Span
 
 GIVEN = "01HXR4Z6W5S9E2JQ4Y0T7B3M1C"
@@ -155,6 +163,131 @@ def test_ulid_in_any_spelling_is_kept(given):
         assert started.trace_id == GIVEN
 
 
+START_NS = 1_790_000_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    "later_ns", [0, 1, 999_999, 1_000_000, 1_023_999_999, 1_024_000_000, 10**12, -1, -1_000_000, -(10**12)]
+)
+def test_trace_id_tells_when_the_trace_began(monkeypatch, later_ns):
+    """Right behind another, or after the clock was set."""
+    monkeypatch.setattr(begin, "time_ns", lambda: START_NS)
+    with trace.new_trace("a.b"):
+        pass
+    monkeypatch.setattr(begin, "time_ns", lambda: START_NS + later_ns)
+    with trace.new_trace("a.b") as started:
+        pass
+
+    assert ULID.from_str(started.trace_id).milliseconds == (START_NS + later_ns) // 1_000_000
+    assert started.started_us == (START_NS + later_ns) // 1_000
+
+
+def test_many_traces_that_begin_at_once_have_ids_of_their_own(monkeypatch):
+    """More than are drawn at a time, within a millisecond."""
+    monkeypatch.setattr(begin, "time_ns", lambda: START_NS)
+    minted = []
+    for _ in range(300):
+        with trace.new_trace("a.b") as started:
+            minted.append(started.trace_id)
+
+    assert len(set(minted)) == 300
+    assert {str(ULID.from_str(one))[:10] for one in minted} == {minted[0][:10]}
+
+
+def test_names_are_judged_again_when_more_is_secret():
+    """They were remembered as harmless; a capability's, a span's and a key's."""
+    for _ in range(2):
+        with (
+            trace.new_trace("work.orchid-lantern-4471"),
+            trace.span("orchid-lantern-4471", **{"orchid-lantern-4471": 1}),
+        ):
+            pass
+        assert "orchid-lantern-4471" in str(runtime.recorder.pending_traces()[-1])
+    register_secrets(["orchid-lantern-4471"])
+    with trace.new_trace("work.orchid-lantern-4471"), trace.span("orchid-lantern-4471", **{"orchid-lantern-4471": 1}):
+        pass
+
+    assert "orchid" not in str(runtime.recorder.pending_traces()[-1])
+
+
+@pytest.mark.parametrize("result", ["ok", "internal_error"])
+def test_times_are_exact(monkeypatch, result):
+    """To the nanosecond, as the clock said; whichever way the trace is recorded."""
+    now = [1_000]
+    for module in (begin, traces, spans):
+        monkeypatch.setattr(module, "monotonic_ns", lambda: now[0])
+    with trace.new_trace("a.b") as started:
+        now[0] += 250_001
+        with trace.span("step"):
+            now[0] += 1_500_000
+        now[0] += 1
+        started.result = result
+
+    (step,) = orjson.loads(runtime.recorder.pending_traces()[-1].spans)
+    assert runtime.recorder.pending_traces()[-1].duration_ms == started.duration_ms == 1.750002
+    assert (step["offset_ms"], step["duration_ms"]) == (0.250001, 1.5)
+    assert (started.spans[0].offset_ms, started.spans[0].duration_ms) == (0.250001, 1.5)
+    times = started.spans[0].started_ns, started.spans[0].closed_ns
+    assert (times, {type(at_ns) for at_ns in times}) == ((251_001, 1_751_001), {int})
+
+
+def test_capability_and_version_have_their_bounds():
+    """Each its own; a part that is longer is cut, and says so."""
+    name, version = "a" * MAX_CAPABILITY_CHARS, "1" * (MAX_CAPABILITY_CHARS - 1)
+    with trace.new_trace(f"{name}@{version}") as whole:
+        pass
+    with trace.new_trace(f"{name}a@{version}") as cut:
+        pass
+
+    assert (whole.capability, whole.version) == (name, version)
+    assert cut.capability.endswith("…[cut]")
+    assert len(cut.capability.encode()) <= MAX_CAPABILITY_CHARS
+
+
+class Counting:
+    """A capability whose text is another each time."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __str__(self):
+        self.count += 1
+        return f"a.b{self.count}"
+
+
+def test_names_are_remembered_within_bounds():
+    """Of capabilities and spans; never an object, whose text may change."""
+    changing = Counting()
+    for number in range(3_000):
+        with trace.new_trace(f"a.b{number}"), trace.span(f"s{number}"):
+            pass
+    for number in range(1, 4):
+        with trace.new_trace(changing) as started:
+            assert started.capability == f"a.b{number}"
+
+    assert max(len(begin._names), len(spans.known_names)) <= 1_024
+
+
+def test_error_that_the_program_sets_later_is_the_one_that_is_kept():
+    """Without the secret that another part has told, as if it had been the first."""
+    with trace.new_trace("a.b") as started:
+        started.extras["password"] = "tiger12345"
+        started.fail("internal_error", "with tiger12345")
+        started.error = "about tiger12345"
+
+    assert runtime.recorder.pending_traces()[-1].error == "about [redacted]"
+
+
+def test_error_that_the_program_sets_back_to_its_own_words_is_redacted():
+    """What was given to `fail` is not what is recorded of it."""
+    said = "password=tiger12345"
+    with trace.new_trace("a.b") as started:
+        started.fail("internal_error", said)
+        started.error = said
+
+    assert runtime.recorder.pending_traces()[-1].error == "password=[redacted]"
+
+
 class Silent:
     """Has no text."""
 
@@ -196,3 +329,53 @@ def test_spans_of_a_record_that_the_program_changes():
 
     assert ended.spans[0] is ended.spans[0]
     assert ended.as_dict()["spans"][0]["extras"] == {"more": 1}
+
+
+def test_secret_that_an_error_tells_is_hidden_in_the_other_parts():
+    """Also where the exception leaves the block by itself."""
+
+    def fail():
+        with trace.new_trace("a.b") as started:
+            started.extras["note"] = "of tiger12345"
+            raise ValueError("password=tiger12345")
+
+    with pytest.raises(ValueError, match="tiger"):
+        fail()
+    kept = runtime.recorder.pending_traces()[-1]
+    assert orjson.loads(kept.extras) == {"note": "of [redacted]"}
+    assert kept.error == "ValueError: password=[redacted]"
+
+
+def test_secret_at_the_edge_of_a_cut_error_leaves_no_half():
+    """What tells it may come later than the error."""
+    with trace.new_trace("a.b") as started:
+        started.fail("internal_error", "x" * (MAX_STRING_BYTES - len("…[cut]".encode()) - 5) + "tiger12345" + "y" * 100)
+        started.extras["password"] = "tiger12345"
+
+    assert "tiger" not in runtime.recorder.pending_traces()[-1].error
+
+
+def test_trace_within_one_that_has_ended_leads_back_to_the_one_around():
+    """A block that ends puts no scope back that is over."""
+    with trace.new_trace("outer") as outer:
+        middle = trace.new_trace("middle")
+        with trace.new_trace("inner"):
+            middle.end()
+        assert current.get() is outer
+
+
+@pytest.mark.parametrize(("result", "dropped"), [("ok", 2), ("internal_error", 0)])
+def test_records_that_wait_for_the_end_are_kept_or_counted_once(result, dropped):
+    """With the trace if it failed; those of no message are not counted; one that is over takes none."""
+    counted = []
+    message = SimpleNamespace(drop_row=lambda: counted.append(1))
+    with trace.new_trace("a.b") as started:
+        assert started.seq == 0
+        for about in (message, None, message):
+            assert started.hold(a_log(0)[3:], about)
+        started.result = result
+    gc.collect()
+
+    assert len(counted) == dropped
+    assert len(runtime.recorder.pending_logs()) == (0 if dropped else 3)
+    assert started.hold(a_log(0)[3:], message) is False

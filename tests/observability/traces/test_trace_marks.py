@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextvars import copy_context
 
 import pytest
@@ -58,6 +59,44 @@ def test_newest_of_the_spans_that_are_open_is_marked(recorder, steps):
     assert [item.status for item in made.spans].count("open") == len(open_now)
 
 
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_mark_holds_no_secret(recorder, is_renamed):
+    """The box is a file, and is copied into reports."""
+    runtime.install(recorder)
+    with trace.new_trace("a.b"), trace.span("step" if is_renamed else "password=tiger12345") as opened:
+        if is_renamed:
+            opened.name = "password=tiger12345"
+            with trace.span("inner"):
+                pass
+        assert "tiger12345" not in str(marked(recorder))
+    assert b"tiger12345" not in recorder.box.table[:]
+
+
+class Full:
+    """A table in a file on a disk that is full."""
+
+    def __setitem__(self, where, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def __getitem__(self, where):
+        return bytes(where.stop - where.start)
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_disk_that_is_full_costs_marks_alone(recorder, monkeypatch, is_nested):
+    """They are counted; the spans and the trace are recorded."""
+    runtime.install(recorder)
+    before = recorder.box.failures
+    monkeypatch.setattr(recorder.box, "table", Full())
+    with trace.new_trace("a.b") as made, trace.span("around"):
+        if is_nested:
+            with trace.span("inner"):
+                pass
+
+    assert [item.status for item in made.spans] == ["ok"] * (1 + is_nested)
+    assert recorder.box.failures - before == (6 if is_nested else 4)
+
+
 def test_marks_of_spans_that_were_dropped(recorder, monkeypatch):
     """Of thousands that are open at once some are dropped: the others are marked as before."""
     runtime.install(recorder)
@@ -70,6 +109,8 @@ def test_marks_of_spans_that_were_dropped(recorder, monkeypatch):
         assert marked(recorder) == ["s9"]
         for item, context in opened[::-1]:
             context.run(item.__exit__, None, None, None)
+            left = [kept.name for kept in made.spans if not kept.closed_ns]
+            assert marked(recorder) == ([left[-1]] if left else [None])
 
         assert marked(recorder) == [None]
         assert len(made.spans) <= 4

@@ -6,6 +6,7 @@ import gc
 from contextvars import copy_context
 from types import SimpleNamespace
 
+import orjson
 import pytest
 
 from hearthnet.forensics import box as layout
@@ -98,6 +99,7 @@ def test_first_trace_wakes_a_writer_that_waits(make, in_parts):
     make_trace()
 
     assert woken == [(False, False)]
+    assert recorder.lag_s(1_500_001_000, 0) == 1.5
 
 
 @pytest.mark.parametrize(("name", "value"), [("text", "x" * 100_000), ("number", 2**70), ("lone", "\ud800")])
@@ -111,6 +113,19 @@ def test_trace_that_one_go_cannot_keep_is_kept_once(make, name, value):
     assert (first.number, second.number) == (1, 2)
     assert [frame.ordinal for frame in recorder.box.contents().traces] == [1, 2]
     assert name.encode() in first.extras
+
+
+@pytest.mark.parametrize(("value", "shown"), [(2**70, hex(2**70)), ("\ud800", "\\ud800"), (float("nan"), "NaN")])
+def test_span_that_cannot_be_encoded_as_it_is_keeps_what_can_be(make, value, shown):
+    """Its neighbours are as they were."""
+    recorder, _ = make()
+    with trace.new_trace("a.b"):
+        for extra in (value, 7):
+            with trace.span("step", extra=extra):
+                pass
+
+    (kept,) = recorder.pending_traces()
+    assert [item["extras"] for item in orjson.loads(kept.spans)] == [{"extra": shown}, {"extra": 7}]
 
 
 def test_writer_that_cannot_be_woken_costs_no_trace(make):
@@ -159,3 +174,39 @@ def test_dropped_box_with_a_trace_in_flight_is_no_fault(make):
     made.end()
 
     assert trace.get_recent(1)[0].trace_id == made.trace_id
+
+
+@pytest.mark.parametrize(("ms", "notable"), [(0.5, 0), (1.0, 1), (1.5, 1)])
+def test_slow_trace_is_notable(make, monkeypatch, ms, notable):
+    """From just the limit on."""
+    recorder, woken = make()
+    monkeypatch.setattr(runtime, "slow_ms", 1.0)
+    made = trace.new_trace("a.b")
+    made.end(1_000 + int(ms * 1e6))
+    trace.detach()
+
+    (kept,) = recorder.pending_traces()
+    assert (kept.duration_ms, kept.notable, woken) == (ms, notable, [(True, False)] * notable)
+
+
+def test_trace_whose_fields_are_none_has_a_number_of_its_own(make):
+    """The program may have set anything."""
+    recorder, _ = make()
+    make_trace()
+    made = trace.new_trace("a.b")
+    made.extras = (1, 2)
+    trace.detach()
+    make_trace()
+
+    assert [kept.number for kept in recorder.pending_traces()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("status", ["error", "cancelled", "zzz"])
+def test_span_that_went_wrong_says_so_in_a_trace_that_ended_well(make, status):
+    """The program may have coped with it."""
+    recorder, _ = make()
+    with trace.new_trace("a.b"), trace.span("step") as step:
+        step.status = status
+
+    (kept,) = recorder.pending_traces()
+    assert (kept.result, orjson.loads(kept.spans)[0]["status"]) == ("ok", status)

@@ -188,12 +188,18 @@ def test_long_tracestate_loses_whole_members():
     """Of more than 512 characters: first those over 128, from the end, then the last; one less would not do."""
     small = [f"k{number:02}={'v' * 60}" for number in range(7)]  # 64 characters each, 454 in all
     large = [f"big{number}={'v' * 124}" for number in range(2)]  # 129
-    fits = f"{'e' * 66}={'v' * 60}"  # 127
+    fits = f"{'e' * 66}={'v' * 61}"  # 128
 
     assert read_tracestate([",".join([large[0], *small[:5]])]) == ",".join([large[0], *small[:5]])
     assert read_tracestate([",".join([large[0], *small, large[1]])]) == ",".join(small)
     assert read_tracestate([",".join([large[0], *small[:5], large[1]])]) == ",".join([large[0], *small[:5]])
     assert read_tracestate([",".join([fits, *small])]) == ",".join([fits, *small[:5]])
+
+
+@pytest.mark.parametrize(("more", "expected"), [(0, "a=1"), (1, ""), (100_000, "")])
+def test_header_of_any_length_is_read_to_a_bound(more, expected):
+    """What is blank counts as well."""
+    assert read_tracestate(["a=1" + " " * (32_768 - 3 + more)]) == expected
 
 
 @given(st.lists(st.text(KEY_CHARS + "=,@ \tA", max_size=300), max_size=6))
@@ -342,6 +348,12 @@ def test_outside_any_span_the_parent_is_the_root():
 
     row = trace.get_recent(1)[0].as_dict()
     assert set(said) == {root_span_id(row["trace_id"], row["started_us"], row["started_mono_ns"])}
+
+
+def test_id_of_the_root_stays_the_same_from_version_to_version():
+    """Other nodes have recorded it as the parent of what they did; it is never the id of all zeros."""
+    assert root_span_id("01HXR4Z6W5S9E2JQ4Y0T7B3M1C", 1_790_000_000_000_000, 123_456_789) == "7917cb027aa36fd1"
+    assert root_span_id("0" * 26, 0, 0) == "0000000000000001"
 
 
 def test_roots_of_two_visits_differ():

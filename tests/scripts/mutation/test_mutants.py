@@ -10,6 +10,8 @@ from mutation import mutants
 SOURCE = '''"""Doubles."""
 SIZE: Final = 3 * 4
 TYPE_CHECKING = False
+SIZES: Final = 2 * SIZE
+T = TypeVar("T")
 
 
 def double(number: int | None = 1) -> int | None:
@@ -19,6 +21,17 @@ def double(number: int | None = 1) -> int | None:
     assert number > 0
     calls.count = 2
     return 2 * int(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    pass
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str:
+        """Its name."""
 '''
 
 
@@ -42,7 +55,10 @@ def test_mutants_are_what_a_slip_would_be():
     assert made["AddNot"] == {"if not number is None:"}
     lines = set().union(*made.values())
     assert "calls.count = 3" in lines or "calls.count = 1" in lines
-    assert not [line for line in lines if "Final" in line or "assert" in line or "CHECKING" in line]
+    assert "@dataclass(frozen=False, slots=True)" in lines
+    left = ("Final", "assert", "CHECKING", "slots=False", 'T = ("T")')
+    assert not [line for line in lines if any(part in line for part in left)]
+    assert [mutant.operator for mutant, _ in mutants.sample(SOURCE, 0, 1)].count("RemoveDecorator") == 1
     assert [line for line in lines if "def" in line] == ["def double(number: int | None = 2) -> int | None:"]
 
 

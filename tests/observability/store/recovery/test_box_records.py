@@ -138,8 +138,8 @@ def test_trace_that_has_its_record_was_not_interrupted():
 @pytest.mark.parametrize(
     ("at", "value"),
     [
-        (0, True), (0, 2**63), (0, -(2**63) - 1), (0, "7"), (0, None), (1, 5), (3, None), (3, "\ud800"), (5, 1.5),
-        (7, float("nan")), (7, float("inf")), (7, "1"), (10, None), (11, "[]"), (12, None),
+        (0, True), (0, 2**63), (0, 2**64 - 1), (0, -(2**63) - 1), (0, "7"), (0, None), (1, 5), (3, None), (3, "\ud800"),
+        (5, 1.5), (7, float("nan")), (7, float("inf")), (7, "1"), (10, None), (11, "[]"), (12, None),
         (12, {"n": 10**30}), (11, ["\ud800"]),
     ],
 )  # fmt: skip

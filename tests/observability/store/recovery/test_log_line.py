@@ -50,7 +50,14 @@ def test_trace_of_a_line():
 
 @pytest.mark.parametrize(
     ("changes", "is_notable"),
-    [({"ms": 99.9}, 0), ({"ms": 100}, 1), ({"result": "timeout"}, 1), ({"level": "warning"}, 0), ({"ms": 0}, 0)],
+    [
+        ({"ms": 99.9}, 0),
+        ({"ms": 100}, 1),
+        ({"ms": 101}, 1),
+        ({"result": "timeout"}, 1),
+        ({"level": "warning"}, 0),
+        ({"ms": 0}, 0),
+    ],
 )
 def test_slow_or_failed_trace_is_notable(changes, is_notable):
     """By what it was, not by the level of its line."""

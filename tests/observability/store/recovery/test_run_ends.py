@@ -112,6 +112,23 @@ def test_box_that_is_none_hides_no_other(database, tmp_path):
     assert len(read_case(tmp_path / "telemetry.db").in_flight) == 2
 
 
+def test_box_that_is_recovered_meanwhile_hides_no_other(database, tmp_path, monkeypatch):
+    """A starting process removes it between the list and the look into it."""
+    for pid in (7, 8):
+        header = dead_box(tmp_path, pid, ())
+        database.execute(rows.INSERT_RUN, (header.run_id, "me", "1", NO_PID, header.boot_id, 1_000, "x.py", "node"))
+    real = layout.read_box
+
+    def read_box(path):
+        if path.name == "telemetry.7.box2":
+            path.unlink()
+        return real(path)
+
+    monkeypatch.setattr(layout, "read_box", read_box)
+
+    assert len(read_case(tmp_path / "telemetry.db").in_flight) == 1
+
+
 def test_store_that_cannot_be_read_is_an_error_of_ours(database, tmp_path):
     """Which names the file, and what to do about it."""
     database.execute("DROP TABLE logs")
