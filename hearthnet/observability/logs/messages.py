@@ -140,7 +140,7 @@ class Message:
         self.rows_a_second = NOTABLE_ROWS_A_SECOND if self.is_notable else ROWS_A_SECOND
         is_ordinary = logger != TRACE_LOGGER and not self.told
         self.ordinary_a_second = LINES_A_SECOND if is_ordinary else 0
-        self.ordinary_rows = self.rows_a_second if is_ordinary else 0
+        self.ordinary_rows = min(self.rows_a_second, self.ordinary_a_second)
         self.dropped_lines = self.dropped_rows = 0
 
     def _write(self, text: str) -> None:

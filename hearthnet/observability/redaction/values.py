@@ -401,8 +401,13 @@ def _end_of_item(text: str, end: int, quote: str) -> int:
 
 def _end_of_made(text: str, start: int, end: int) -> int:
     """Returns the end of a variable's value of letters and signs at random, which quotes and commas are among."""
-    match = _UNBROKEN.match(text, start)
-    return end if match is None or not is_made(match[0]) else max(end, match.end())
+    limit = start + _MAX_OPEN_CHARS
+    match = _UNBROKEN.match(text, start, limit)
+    if match is None or not is_made(match[0]):
+        return end
+    if match.end() == limit:  # to its end: no tail is left
+        match = _UNBROKEN.match(text, start) or match
+    return max(end, match.end())
 
 
 def _is_no_secret(text: str, key: Key, value: str, start: int, end: int) -> bool:

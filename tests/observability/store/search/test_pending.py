@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.searched import NOW_US, a_span, trace, write
 
+from hearthnet.observability.store.rows import as_dict
 from hearthnet.observability.store.search import compile_query, run_query
 
 
@@ -17,7 +18,7 @@ def path(tmp_path_factory):
 
 def of_node(number, program="hearthnet", **changes):
     """A trace as the node's route has it."""
-    return {**trace(number, **changes).as_dict(), "program": program}
+    return {**as_dict(trace(number, **changes)), "program": program}
 
 
 def found(path, text, *pending, **options):
