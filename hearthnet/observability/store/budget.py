@@ -255,6 +255,10 @@ class DiskQuota:
         lengthen_shm(self._files[-1], max(self._sizes[2:], default=0))
         return False
 
+    def identity(self) -> tuple[int, int]:
+        """Returns device and inode of the database that is open."""
+        return self._identity[0]
+
     def note_growth(self) -> None:
         """Remembers the present sizes, where they are larger: a file may be cut at any moment."""
         self._sizes = list(map(max, self._state()[1], self._sizes))

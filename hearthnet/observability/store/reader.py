@@ -21,7 +21,12 @@ from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.store.query.statement import QueryLimitError
 from hearthnet.observability.store.rows import LOGS, TRACES
 
-__all__ = ["Reader", "TraceFilter"]
+__all__ = ["Reader", "TraceFilter", "being_written"]
+
+# Device and inode of each database that a writer of this process has open, by the path. To open another file at that
+# path would cut the `-shm`, which has its name, while the writer's memory is mapped to it: the kernel would end the
+# process (SIGBUS). Between processes SQLite's locks prevent that.
+being_written: Final[dict[Path, tuple[int, int]]] = {}
 
 _END_US: Final = "started_us + duration_ms * 1e3"
 _IDS_AT_ONCE: Final = 500  # values of a statement: older versions of SQLite take 999
@@ -96,6 +101,7 @@ class TraceFilter(NamedTuple):
 
 
 ANY = TraceFilter()
+_NO_FILE: Final = (-1, -1)
 _NO_TEXT: Final = "Could not decode to UTF-8"  # of the sqlite3 module, which has no code for it
 _COLUMNS: Final = "/* of traces */"  # replaced by those that the database has
 _HAS_NUMBERS: Final = "SELECT 1 FROM pragma_table_info('traces') WHERE name = 'number'"
@@ -143,7 +149,7 @@ class Reader:
         self._reading: int | None = None  # the thread that has the lock
         self._is_paused = False
         self._connection: sqlite3.Connection | None = None
-        self._identity = (-1, -1)
+        self._identity = _NO_FILE
         self._columns = TRACES.columns
         tracked.add(self)
 
@@ -184,9 +190,13 @@ class Reader:
             status = self.path.stat()
             identity = (status.st_dev, status.st_ino)
         except OSError:
-            identity = (-1, -1)
+            identity = _NO_FILE
         if self._connection is None or identity != self._identity:
             self._disconnect()
+            if being_written.get(self.path.absolute(), identity) != identity and identity != _NO_FILE:
+                raise StoreError(
+                    f"{self.path} was replaced while this process writes it", hint="try again: the next commit opens it"
+                )
             self._connection = connect_read_only(self.path)
             if self._within_s is not None:
                 self._connection.set_progress_handler(lambda: time.monotonic() > self._ends_at, STEPS_BETWEEN_CHECKS)

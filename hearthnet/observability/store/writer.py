@@ -63,6 +63,7 @@ from hearthnet.observability.store.budget import (
     holders,
 )
 from hearthnet.observability.store.cursors import Cursors, Evicted, Moves
+from hearthnet.observability.store.reader import being_written
 from hearthnet.observability.store.ring import (
     BEGIN,
     SET,
@@ -198,7 +199,7 @@ class Writer:
             await self._db.commit()
             await self._be_patient(BUSY_TIMEOUT_S)
         except BaseException:
-            await self._db.close()
+            await self.disconnect()
             raise
 
     async def _be_patient(self, seconds: float) -> None:
@@ -216,6 +217,7 @@ class Writer:
             await self._db.execute_fetchall("SELECT count(*) FROM state")  # opens the WAL
             await self.wal.prepare(self._db)
             await self.quota.prepare(self._db)
+            being_written[self._path.absolute()] = self.quota.identity()
         except BaseException:
             await self._db.close()
             raise
@@ -224,6 +226,7 @@ class Writer:
         """Disconnects. Where damage was found nothing is written: the last connection's checkpoint would spread it."""
         with connected_beside(self._path) if self.failing == CORRUPT else nullcontext():
             await self._db.close()
+        being_written.pop(self._path.absolute(), None)
 
     async def flush(self, *, is_last: bool = False) -> bool:
         """Commits all that is buffered; returns True if that succeeded.

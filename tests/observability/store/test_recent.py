@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -201,6 +202,28 @@ def test_database_that_goes_while_it_is_open_is_warned_of_once(observability, wa
             opened.find(10, telemetry.ANY)
 
     assert [place for place, _ in warned()] == [str(observability.data_dir)]
+
+
+def test_another_database_at_the_path_is_not_opened_beside_the_writer(observability):
+    """It would cut the -shm that is mapped for the writer, and the kernel would end the process."""
+    path = observability.data_dir / DATABASE
+    with telemetry.open(observability) as opened:
+        record("a.b")
+        assert opened.flush()
+        path.rename(observability.data_dir / "moved")
+        shutil.copy(observability.data_dir / "moved", path)
+        mapped = (observability.data_dir / f"{DATABASE}-shm").stat()
+
+        with pytest.raises(StoreError, match="was replaced while this process writes it"):
+            Reader(path).recent(1)
+        after = (observability.data_dir / f"{DATABASE}-shm").stat()
+        assert (mapped.st_ino, mapped.st_mtime_ns, mapped.st_size) == (after.st_ino, after.st_mtime_ns, after.st_size)
+        assert [item.capability for item in opened.find(10, telemetry.ANY)] == []
+
+        record("c.d")
+        assert opened.flush()  # finds the other file, and opens it
+        assert [item.capability for item in Reader(path).recent(1)] == ["c.d"]
+    Reader(path).recent(1)  # nothing writes it
 
 
 def test_database_that_goes_between_two_looks_raises_nothing_but_our_error(observability, monkeypatch):
