@@ -19,27 +19,27 @@ _NAMES: Final = 200
 _STATEMENTS: Final[dict[Kind, str]] = {
     "trace": """
         SELECT trace_id, max(capability) || ' ' || max(result)
-          FROM (SELECT seq, trace_id, capability, result FROM traces ORDER BY seq DESC LIMIT ?3)
-         WHERE substr(trace_id, 1, length(?1)) = ?1 GROUP BY trace_id ORDER BY max(seq) DESC LIMIT ?2
+          FROM (SELECT seq, trace_id, capability, result FROM traces ORDER BY seq DESC LIMIT :rows)
+         WHERE substr(trace_id, 1, length(:start)) = :start GROUP BY trace_id ORDER BY max(seq) DESC LIMIT :count
     """,
     "run": """
         SELECT run_id, coalesce(program, 'hearthnet') || ', ' || coalesce(end_reason, 'running')
-          FROM runs WHERE substr(run_id, 1, length(?1)) = ?1 ORDER BY started_us DESC LIMIT min(?2, ?3)
+          FROM runs WHERE substr(run_id, 1, length(:start)) = :start ORDER BY started_us DESC LIMIT min(:count, :rows)
     """,
     "program": """
         SELECT DISTINCT program, NULL
-          FROM (SELECT program FROM runs ORDER BY started_us DESC LIMIT ?3)
-         WHERE substr(program, 1, length(?1)) = ?1 ORDER BY program LIMIT ?2
+          FROM (SELECT program FROM runs ORDER BY started_us DESC LIMIT :rows)
+         WHERE substr(program, 1, length(:start)) = :start ORDER BY program LIMIT :count
     """,
     "capability": """
         SELECT DISTINCT capability, NULL
-          FROM (SELECT capability FROM traces WHERE result <> 'not_found' ORDER BY seq DESC LIMIT ?3)
-         WHERE substr(capability, 1, length(?1)) = ?1 ORDER BY capability LIMIT ?2
+          FROM (SELECT capability FROM traces WHERE result <> 'not_found' ORDER BY seq DESC LIMIT :rows)
+         WHERE substr(capability, 1, length(:start)) = :start ORDER BY capability LIMIT :count
     """,
     "logger": """
         SELECT DISTINCT logger, NULL
-          FROM (SELECT logger FROM logs ORDER BY seq DESC LIMIT ?3)
-         WHERE substr(logger, 1, length(?1)) = ?1 ORDER BY logger LIMIT ?2
+          FROM (SELECT logger FROM logs ORDER BY seq DESC LIMIT :rows)
+         WHERE substr(logger, 1, length(:start)) = :start ORDER BY logger LIMIT :count
     """,
 }
 
@@ -53,4 +53,4 @@ def values(path: Path, kind: Kind, start: str) -> list[tuple[str, str | None]]:
     """
     count = _IDS if kind in ("trace", "run") else _NAMES
     with closing(connect_read_only(path)) as connection:
-        return connection.execute(_STATEMENTS[kind], (start, count, _RECENT)).fetchall()
+        return connection.execute(_STATEMENTS[kind], {"start": start, "count": count, "rows": _RECENT}).fetchall()

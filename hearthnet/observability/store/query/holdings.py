@@ -46,10 +46,10 @@ def _ring(reader: Reader, table: Table) -> dict[str, Any]:
     """Returns the rows of a ring by class; the writer keeps their numbers, so none is counted here."""
     name, moment = table.name, _TIMES[table.name]
     sql = (
-        "SELECT (SELECT value FROM state WHERE name = ?1 || '.0'), (SELECT value FROM state WHERE name = ?1 || '.1'),"  # noqa: S608  # constants
+        "SELECT (SELECT value FROM state WHERE name = ?), (SELECT value FROM state WHERE name = ?),"  # noqa: S608  # constants
         f" (SELECT {moment} FROM {name} ORDER BY seq LIMIT 1), (SELECT {moment} FROM {name} ORDER BY seq DESC LIMIT 1)"
     )
-    ordinary, notable, oldest_us, newest_us = reader.rows(sql, (name,))[0]
+    ordinary, notable, oldest_us, newest_us = reader.rows(sql, (f"{name}.0", f"{name}.1"))[0]
     return {
         "ordinary": ordinary or 0,
         "notable": notable or 0,
