@@ -78,7 +78,7 @@ class Steps:
             self._throw = inner.throw
         else:
             self._step = partial(_begin_async, inner)
-            self._send, self._throw = inner.asend, inner.athrow
+            self._send, self._throw = inner.asend, partial(_throw_async, inner)
         self._value: Any = None
         self._item: Any = None
 
@@ -144,6 +144,16 @@ def _begin_async(inner: Any, _: None) -> Any:
         return inner.asend(None)
     finally:
         sys.set_asyncgen_hooks(*hooks)
+
+
+def _throw_async(inner: Any, error: BaseException) -> Any:
+    """Throws into an asynchronous generator; raises the error itself if that one has ended.
+
+    The garbage collector may end it before its wrapper. Awaiting its `athrow` would then just return.
+    """
+    if inner.ag_frame is None:
+        raise error
+    return inner.athrow(error)
 
 
 class Unstarted:
