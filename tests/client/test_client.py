@@ -305,8 +305,10 @@ async def test_issuer_of_the_certificate_is_not_trusted(bus, keys, tmp_path):
 @asynccontextmanager
 async def answering(keys, head: str, *pieces: bytes, then_s: float = 0):
     """Runs a server that sends pieces in the node's name, the last one without end; yields its port."""
+    tasks = []
 
     async def response(reader, writer):
+        tasks.append(asyncio.current_task())
         await reader.readuntil(b"\r\n\r\n")
         named = f"HTTP/1.1 {head}\r\nx-hearthnet-from: {keys.node_id}\r\nconnection: close\r\n\r\n"
         writer.write(named.encode() + b"".join(pieces))
@@ -322,6 +324,8 @@ async def answering(keys, head: str, *pieces: bytes, then_s: float = 0):
 
     async with await asyncio.start_server(response, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
+        for task in tasks:  # from Python 3.12 on the server waits for them
+            task.cancel()
 
 
 FRAME = b'event: frame\ndata: {"text":"' + b"a" * 10_000 + b'"}\n\n'
