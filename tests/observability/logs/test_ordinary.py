@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.log_clock import set_log_clock
 
+from hearthnet.constants import MAX_KEYS
 from hearthnet.forensics import box as layout
 from hearthnet.forensics.frames import FRAME, pack
 from hearthnet.observability import logging as node_logging
@@ -24,6 +25,7 @@ from hearthnet.observability.logs.daily_file import log_paths
 from hearthnet.observability.logs.fields import fields
 from hearthnet.observability.logs.handler import is_alone
 from hearthnet.observability.records.blackbox import BlackBox, Sizes, new_header
+from hearthnet.observability.records.record import SHORT_CHARS
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.redaction import rules
 from hearthnet.observability.redaction.rules import REDACTED
@@ -185,7 +187,7 @@ def test_handler_that_is_added_gets_the_very_next_record(taken, where):
 
 
 @pytest.mark.parametrize("is_root_ours", [True, False])
-@pytest.mark.parametrize("where", [None, NAME, "hearthnet"])
+@pytest.mark.parametrize("where", [None, NAME, TRACES.name, "hearthnet"])
 @pytest.mark.parametrize("handlers", ["none", "ours", "ours twice", "another", "ours and another"])
 def test_loggers_are_walked_as_by_the_other_way(taken, monkeypatch, handlers, where, is_root_ours):
     """A record is ordinary if our handler alone gets it, whichever logger has that, or stops its way up."""
@@ -208,6 +210,7 @@ def test_loggers_are_walked_as_by_the_other_way(taken, monkeypatch, handlers, wh
     log.info("said")
 
     assert taken == [is_expected]
+    assert ordinary.write_done(TRACES, 20, {"trace_id": RUN}) is is_alone(TRACES, ours)
 
 
 class Undecided(dict):
@@ -301,20 +304,29 @@ def test_record_of_a_trace_beyond_the_budget_of_rows_is_held(taken, recorder, mo
     assert [kept[6] for kept in recorder.logs.queue].count("said") == messages.ROWS_A_SECOND + 2
 
 
-@pytest.mark.parametrize("seconds", [1, -1, -1_000])
-def test_clock_that_is_set_says_so_at_once(taken, tmp_path, monkeypatch, seconds):
-    """Forwards or back: no line has the second of the one before."""
+@pytest.mark.parametrize("is_done_first", [True, False])
+@pytest.mark.parametrize("seconds", [0, 1, 60, -1, -1_000])
+def test_clock_that_is_set_says_so_at_once(taken, recorder, tmp_path, monkeypatch, seconds, is_done_first):
+    """Forwards or back: no line has the second of the one before, and no row has another time than its line."""
     now = [1_790_000_000_000_000_000]
     set_log_clock(monkeypatch, lambda: now[0])
     for _ in range(2):
         log.info("said")
+    ordinary.write_done(TRACES, 20, {"trace_id": RUN})
     now[0] += seconds * 1_000_000_000 + 7_000_000
+    if is_done_first:
+        ordinary.write_done(TRACES, 20, {"trace_id": RUN})
     log.info("said")
 
     assert taken == [True, True]
-    lines = [line for path in log_paths(tmp_path) for line in path.read_bytes().splitlines() if b'"said"' in line]
+    lines = [line for path in log_paths(tmp_path) for line in path.read_bytes().splitlines()]
     times = {datetime.fromisoformat(orjson.loads(line)["ts"]).timestamp() for line in lines}
     assert times == {1_790_000_000.0, 1_790_000_000.007 + seconds}
+    assert len(lines) == 4 + is_done_first
+    frames = [orjson.loads(frame.payload) for frame in recorder.box.contents().logs]
+    since_us = 1_790_000_000_000_000
+    assert [frame[1] - since_us for frame in frames] == [0, 0, seconds * 1_000_000 + 7_000]
+    assert [kept[3] for kept in recorder.logs.queue] == [frame[1] for frame in frames]
 
 
 @pytest.mark.parametrize("has_journal", [False, True])
@@ -387,6 +399,55 @@ def test_each_second_has_the_whole_budget(taken, recorder, monkeypatch):
     assert taken[messages.ROWS_A_SECOND :] == [True, True, False]
 
 
+class Text(str):
+    """A text that may tell another one."""
+
+
+# Fields, and whether they can be encoded as they are.
+FIELDS = {
+    "nothing": ({}, True),
+    "a number": ({"size": 3}, True),
+    "a truth": ({"size": True}, True),
+    "none": ({"size": None}, True),
+    "a float": ({"size": -2.5}, True),
+    "infinity": ({"size": float("-inf")}, False),
+    "no number": ({"size": float("nan")}, False),
+    "as large as can be": ({"size": 2**64 - 1}, True),
+    "too large": ({"size": 2**64}, False),
+    "a short text": ({"model": "llama"}, True),
+    "a text of just the limit": ({"model": "a " * (SHORT_CHARS // 2)}, True),
+    "a longer text": ({"model": "a " * (SHORT_CHARS // 2) + "a"}, False),
+    "a text that tells a secret": ({"model": "password=tiger1234"}, False),
+    "a text that is no text": ({"model": Text("llama")}, False),
+    "half a character": ({"model": "\ud800"}, False),
+    "a list": ({"model": [1]}, False),
+    "bytes": ({"model": b"llama"}, False),
+    "many": ({f"key_{number}": 1 for number in range(MAX_KEYS)}, True),
+    "too many": ({f"key_{number}": 1 for number in range(MAX_KEYS + 1)}, False),
+    "a key of the line": ({"msg": 1}, False),
+    "a key of the row": ({"repeats": 1}, False),
+    "a key that is no text": ({7: 1}, False),
+    "a secret behind others": ({"size": 3, "model": "llama", "password": "tiger1234"}, False),
+    "a list behind others": ({"size": 3, "model": "llama", "items": [1]}, False),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields_are_taken_that_can_be_encoded_as_they_are(taken, recorder, name):
+    """Each time, also when their names are known."""
+    extra, is_ordinary = FIELDS[name]
+    log.info("said")
+    for _ in range(2):
+        log.info("said", extra=extra)
+
+    assert taken == [is_ordinary] * 2
+    assert len(recorder.logs) == 3
+    if is_ordinary:
+        assert [orjson.loads(kept[-2]) for kept in recorder.logs.queue][1:] == [extra, extra]
+    assert b"tiger1234" not in recorder.box.logs.memory[:]
+    assert runtime.handler.failures == 0
+
+
 @pytest.mark.parametrize("kind", ["journal", "large", "just not large"])
 def test_what_the_short_way_copes_with(taken, monkeypatch, kind):
     """The journal is for the other way, as are fields that must be cut."""
@@ -427,9 +488,11 @@ def test_key_that_becomes_secret_is_redacted_in_the_very_next_record(taken, reco
     for _ in range(2):
         log.info("said", extra={"shelf": "tiger1234"})
     rules.configure(keys=["shelf"])
-    log.info("said", extra={"shelf": "tiger1234"})
+    for _ in range(2):  # the first makes the message known again
+        log.info("said", extra={"shelf": "tiger1234"})
 
-    assert [orjson.loads(kept[-2])["shelf"] for kept in recorder.logs.queue] == ["tiger1234", "tiger1234", REDACTED]
+    kept = [orjson.loads(kept[-2])["shelf"] for kept in recorder.logs.queue]
+    assert kept == ["tiger1234", "tiger1234", REDACTED, REDACTED]
 
 
 def test_records_while_the_disk_is_nearly_full_are_left_to_the_other_way(taken, recorder, tmp_path):
