@@ -243,6 +243,22 @@ def test_filter_that_is_added_sees_the_very_next_record(taken):
     assert taken == [False, False]
 
 
+def test_handlers_own_level_is_kept_to(taken, recorder, tmp_path, monkeypatch):
+    """By records, and by the lines of ended traces."""
+    for level in (20, 30, 40):
+        log.log(level, "said")
+    lines_before = b"".join(path.read_bytes() for path in log_paths(tmp_path)).count(b"\n")
+    monkeypatch.setattr(runtime.handler, "level", 30)
+    for level in (20, 30, 40):
+        log.log(level, "said")
+        assert ordinary.write_done(TRACES, level, {"trace_id": RUN})
+
+    assert taken == [False, True, True]
+    lines = b"".join(path.read_bytes() for path in log_paths(tmp_path)).splitlines()[lines_before:]
+    assert [orjson.loads(line)["level"] for line in lines] == ["warning", "warning", "error", "error"]
+    assert len(recorder.logs) == 5
+
+
 def test_a_place_that_raises_is_a_failure_and_no_error(taken, monkeypatch):
     """Counted, as on the other way: the program goes on."""
     log.info("said")

@@ -132,7 +132,7 @@ def test_only_the_beginning_of_a_long_value_tells_what_it_is():
     [
         ("Ym9iOnB3", True), ("Ym9iOnB3MQ==", True), ("Ym9iOnB3MQ", True), ("Ym9iOnB3MTI=", True), ("Ym9iOnB3MTI", True),
         ("Ym9iOnB3M", False), ("Ym9icHcx", False), ("Ym9iOnB3AA==", False), ("information", False), ("gIA6", False),
-        ("Ym9iOj8_Pz8-", True),
+        ("Ym9iOj8_Pz8-", True), ("YTpiYw==", True), ("YTpiYw", True),
     ],
 )  # fmt: skip
 def test_basic_credentials_have_a_user_and_a_password(credentials, is_one):
