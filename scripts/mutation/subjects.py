@@ -61,6 +61,7 @@ SUBJECTS = {
         (
             "logs/test_messages.py",
             "logs/test_messages_place.py",
+            "logs/test_ordinary.py",
             "test_logging_limited.py",
             "test_logging_properties.py",
             "test_logging.py",

@@ -187,9 +187,10 @@ def test_handler_that_is_added_gets_the_very_next_record(taken, where):
 
 
 @pytest.mark.parametrize("is_root_ours", [True, False])
-@pytest.mark.parametrize("where", [None, NAME, TRACES.name, "hearthnet"])
+@pytest.mark.parametrize("propagates", [False, True])
+@pytest.mark.parametrize("where", [NAME, TRACES.name, "hearthnet"])
 @pytest.mark.parametrize("handlers", ["none", "ours", "ours twice", "another", "ours and another"])
-def test_loggers_are_walked_as_by_the_other_way(taken, monkeypatch, handlers, where, is_root_ours):
+def test_loggers_are_walked_as_by_the_other_way(taken, monkeypatch, handlers, where, propagates, is_root_ours):
     """A record is ordinary if our handler alone gets it, whichever logger has that, or stops its way up."""
     log.info("said")
     ours, another = runtime.handler, Taking()
@@ -200,11 +201,8 @@ def test_loggers_are_walked_as_by_the_other_way(taken, monkeypatch, handlers, wh
         "another": [another],
         "ours and another": [ours, another],
     }
-    if where is not None:
-        monkeypatch.setattr(logging.getLogger(where), "propagate", False)
-        monkeypatch.setattr(logging.getLogger(where), "handlers", added[handlers])
-    else:
-        monkeypatch.setattr(logging.getLogger("hearthnet"), "handlers", added[handlers])
+    monkeypatch.setattr(logging.getLogger(where), "propagate", propagates)
+    monkeypatch.setattr(logging.getLogger(where), "handlers", added[handlers])
     monkeypatch.setattr(logging.root, "handlers", [ours] if is_root_ours else [another])
     is_expected = is_alone(log, ours)
     log.info("said")
@@ -241,6 +239,22 @@ def test_filter_that_is_added_sees_the_very_next_record(taken):
 
     assert seen == ["said", "said"]
     assert taken == [False, False]
+
+
+def test_ring_without_space_at_its_end_begins_again(taken, recorder, tmp_path, monkeypatch):
+    """The newest records are in the box, however many there were."""
+    now = count(1_790_000_000_000_000_000, 1_000_000_000)
+    set_log_clock(monkeypatch, lambda: next(now))
+    box = BlackBox(tmp_path / "telemetry.y.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(4_096, 4_096, 4)))
+    recorder.keep_in(box)
+    for _ in range(100):
+        log.info("said")
+    numbers = [orjson.loads(frame.payload)[0] for frame in box.contents().logs]
+    box.close(remove=True)
+
+    assert taken == [True] * 99
+    assert 10 < len(numbers) < 100
+    assert numbers == list(range(101 - len(numbers), 101))
 
 
 def test_handlers_own_level_is_kept_to(taken, recorder, tmp_path, monkeypatch):
@@ -416,6 +430,8 @@ def test_each_second_has_the_whole_budget(taken, recorder, monkeypatch):
 
 class Text(str):
     """A text that may tell another one."""
+
+    __slots__ = ()
 
 
 # Fields, and whether they can be encoded as they are.

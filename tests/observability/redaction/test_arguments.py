@@ -248,3 +248,9 @@ def test_text_with_blanks_is_searched_by_itself(text):
 def test_value_of_an_option_is_all_of_its_item(items, at, cleaned):
     """With blanks, quotes and commas; a text among the arguments loses its secret only."""
     assert bounded(items) == [*items[:at], cleaned, *items[at + 1 :]]
+
+
+def test_first_argument_has_none_before_it():
+    """The last one is not taken for its name: what follows a token in it stays."""
+    key = f"{'0a' * 16}-us12"
+    assert scrub(f"['{key},rest', 'b', '--token']") == f"['{REDACTED}-us12,rest', 'b', '--token']"

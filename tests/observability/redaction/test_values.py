@@ -259,7 +259,7 @@ def test_value_that_a_program_made_is_redacted_whole(value):
         ("token=<your-token>, so", "token=<your-token>, so"),
         ('token="{token}", so', 'token="{token}", so'),
         ("token=b'a1B2!c3D4e5f6', x", f"token=b'{REDACTED}', x"),
-        (r'{\"token\": \"a1B2c3D4\\n\", \"x\": \"y\"}', rf'{{\"token\": \"{REDACTED}\", \"x\": \"y\"}}'),
+        (r"{\"token\": \"a1B2c3D4\\n\", \"x\": \"y\"}", rf"{{\"token\": \"{REDACTED}\", \"x\": \"y\"}}"),
     ],
 )
 def test_value_that_a_program_made_ends_with_its_quotes(text, cleaned):

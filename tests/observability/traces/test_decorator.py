@@ -300,6 +300,26 @@ def test_nothing_that_passes_is_kept_alive(decorate):
 
 
 @BOTH
+async def test_asynchronous_generator_may_drop_its_arguments(decorate):
+    """An argument that the body deletes is gone while it goes on."""
+
+    @decorate
+    async def relay(value):
+        del value
+        for number in range(2):
+            yield number
+
+    value = Value()
+    gone = weakref.ref(value)
+    with trace.new_trace("a.b"):
+        items = relay(value)
+        del value
+        assert await anext(items) == 0
+        assert gone() is None
+        assert [number async for number in items] == [1]
+
+
+@BOTH
 async def test_coroutine_may_drop_its_arguments(decorate):
     """A large argument that the body deletes is gone while it waits."""
     waits, may_end = asyncio.Event(), asyncio.Event()

@@ -92,6 +92,15 @@ def test_all_that_fail_do_not_fit():
     assert len(names) + cut == 3_001
 
 
+def test_half_of_the_spans_are_dropped_at_a_time():
+    """Where there are too many: to choose them takes long."""
+    with trace.new_trace("a.b") as started:
+        for _ in range(traces.MAX_SPANS + 1):
+            Span("open").__enter__()
+
+        assert len(started.spans) == traces.MAX_SPANS // 2 + 1
+
+
 def test_span_that_fails_after_it_was_dropped():
     """Of thousands that are open at once some are dropped; one of those that fails comes back."""
     with trace.new_trace("a.b") as started:

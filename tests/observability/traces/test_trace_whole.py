@@ -71,6 +71,18 @@ def test_box_and_buffer_have_the_same(make, ring_bytes):
     assert kept[0][3] == 0
 
 
+def test_usual_trace_is_recorded_in_one_go(make, monkeypatch):
+    """With its spans, as soon as their names are known."""
+    make()
+    ways, whole = [], traces.Trace._record_whole
+    monkeypatch.setattr(traces.Trace, "_record_whole", lambda *given: ways.append(whole(*given)) or ways[-1])
+    for _ in range(2):
+        with trace.new_trace("a.b"), trace.span("step", extra=7):
+            pass
+
+    assert ways[-1] is None
+
+
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_what_is_being_written_counts_as_waiting(make, in_parts):
     """A crowd is half of what there is space for, whether the writer has taken it already or not."""
