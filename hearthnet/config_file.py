@@ -81,8 +81,10 @@ def _user_dir(kind: str) -> Path:
         ConfigError: raised as `path_resolution` when there is no home folder, or HOME is not absolute.
     """
     variable, below_home, below_app = _XDG[kind]
-    base = os.environ.get(variable) or str(Path(os.environ.get("HOME", ""), below_home))
-    if sys.platform == "linux" and base.startswith("/") and os.environ.get("HOME") and "ANDROID_DATA" not in os.environ:
+    base, home = os.environ.get(variable, ""), os.environ.get("HOME", "")
+    if not base.startswith("/"):  # the standard has relative ones ignored, and platformdirs takes them before 4.12
+        base = str(Path(home, below_home)) if home.startswith("/") else ""
+    if sys.platform == "linux" and base and home and "ANDROID_DATA" not in os.environ:
         return Path(base, APP, below_app)
     import platformdirs
 
