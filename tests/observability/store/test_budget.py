@@ -6,6 +6,8 @@ import asyncio
 import os
 import sqlite3
 from contextlib import closing
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 from support.records import a_trace
@@ -127,3 +129,19 @@ def test_disk_that_has_nothing_is_written_in_place(full, asked):
 
     assert writer.quota.is_tight
     assert pages_of(full) == before
+
+
+@pytest.mark.parametrize(("more", "free", "is_asked"), [(0, 0, False), (1, 1, False), (1, 0, True), (500, 0, True)])
+async def test_more_than_was_granted_is_asked_for_again(tmp_path, asked, monkeypatch, more, free, is_asked):
+    """By the size that the file would have: what is free in it is not asked for."""
+    monkeypatch.setattr(budget.time, "monotonic", lambda: 1_000.0)
+    quota, granted = budget.DiskQuota(tmp_path / "telemetry.db", budget.Budget(256)), 50 + budget._GRANT_PAGES
+
+    async def is_short(free, needed):
+        db = SimpleNamespace(execute_fetchall=AsyncMock(return_value=[(100, free)]))
+        return await quota.is_short(db, -(-(needed - budget.pages_for(0)) * 4_096 * 2 // 3))
+
+    assert not await is_short(0, 50)
+    assert asked.sizes == [granted * 4_096]
+    assert not await is_short(free, granted + more)
+    assert asked.sizes[1:] == [(granted + more + budget._GRANT_PAGES) * 4_096] * is_asked
