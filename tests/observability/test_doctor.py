@@ -269,7 +269,7 @@ def test_many_checks_take_turns(config, monkeypatch):
     """No more run at once than there may; those that hang give their places to others, and the order is kept."""
     monkeypatch.setattr(doctor, "MAX_AT_ONCE", 4)
     lock, at_once, most = threading.Lock(), [0], []
-    never, wait = threading.Event(), doctor.wait
+    never, last, wait = threading.Event(), threading.Event(), doctor.wait
 
     def counting(waited_for, *how):
         most.append(len(waited_for))
@@ -285,15 +285,24 @@ def test_many_checks_take_turns(config, monkeypatch):
             at_once[0] -= 1
         return well(config, bus)
 
-    for number in range(4):
+    def longest(config, bus):
+        assert last.wait(PATIENT_S)
+        return well(config, bus)
+
+    def ending(config, bus):
+        last.set()
+        return counted(config, bus)
+
+    doctor.register("longest", longest, deadline_s=2 * PATIENT_S)
+    for number in range(3):
         doctor.register(f"hanging {number}", lambda config, bus: never.wait(), deadline_s=0.05)
     for number in range(12):
-        doctor.register(f"well {number}", counted, deadline_s=PATIENT_S)
+        doctor.register(f"well {number}", ending if number == 11 else counted, deadline_s=PATIENT_S)
     results = doctor.run_all(config)
     never.set()
 
     assert [result.name for result in results] == doctor.names()
-    assert [result.status for result in results] == ["fail"] * 4 + ["pass"] * 12
+    assert [result.status for result in results] == ["pass"] + ["fail"] * 3 + ["pass"] * 12
     assert max(most) <= 4
 
 
