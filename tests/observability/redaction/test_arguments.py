@@ -254,3 +254,8 @@ def test_first_argument_has_none_before_it():
     """The last one is not taken for its name: what follows a token in it stays."""
     key = f"{'0a' * 16}-us12"
     assert scrub(f"['{key},rest', 'b', '--token']") == f"['{REDACTED}-us12,rest', 'b', '--token']"
+
+
+def test_empty_argument_is_no_value():
+    """The next one is taken for it: rather too much is redacted than too little."""
+    assert scrub(f"['tool', '--token', '', '{SECRET}Zq7']") == f"['tool', '--token', '', '{REDACTED}']"
