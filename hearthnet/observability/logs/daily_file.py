@@ -81,7 +81,7 @@ class DailyFile:
     Attributes:
         dropped_lines: lines that could not be written, or were in a file that was removed soon after.
         ready: the second, since 1970, whose lines can be appended without a check; None: there is none.
-        shed_lines: lines dropped for that.
+        shed_lines: lines dropped while `is_shedding`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class DailyFile:
         self.shed_lines = 0
         # Re-entrant: a signal handler or a finalizer may log while its own thread changes files.
         self._lock = threading.RLock()
-        self._torn = False
+        self._torn = 0  # lines that were cut since one was written whole
         self._day: int | None = None  # days since 1970, UTC; negative before
         self._number = 0  # of the file within its day
         self._room = _CHECK_BYTES  # until the file is checked
@@ -116,24 +116,27 @@ class DailyFile:
         if self.ready != second and not self._prepare(second):
             self._count_lost()
             return
-        if self._torn:
-            line, self._torn = b"\n" + line, False
-        self.append(line)
+        if not (torn := self._torn):
+            self.append(line)
+        elif self.append(b"\n" + line) and self._torn == torn:  # none since
+            self._torn = 0
 
-    def append(self, line: bytes) -> None:
-        """Appends one line in the second for which the file is ready."""
+    def append(self, line: bytes) -> bool:
+        """Appends one line in the second for which the file is ready; returns whether it was written whole."""
         size = len(line)
         try:
             if os.write(self._fd, line) != size:  # the disk filled up within it: the next one must not continue it
-                self._torn, self.ready = True, None
+                self._torn, self.ready = self._torn + 1, None
                 self._count_lost()
+                return False
         except OSError:  # disk full: it is counted
             self._count_lost()
-            return
+            return False
         self._unchecked_lines += 1
         self._room -= size
         if self._room < 0:
             self.ready = None
+        return True
 
     def is_ready(self, second: int) -> bool:
         """Returns whether all lines of a second can be appended as they are; `ready` is that very number then."""

@@ -146,8 +146,9 @@ _MAX_CONTAINERS: Final = 100  # visited in one record: with 64 values each, far 
 _MAX_KEY_CHARS: Final = 128
 _JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS
 _MAX_REMEMBERED: Final = 4_096
-_NAMES: Final = ("name", "key", "Name", "Key")  # of an item that has a value beside it
-_VALUES: Final = frozenset({"value", "Value"})
+# Of an item that has a value beside it, as `values` has them in a text.
+_NAMES: Final = ("name", "key", "field", "header", "variable", "Name", "Key", "Field", "Header", "Variable")
+_VALUES: Final = frozenset({"value", "Value", "VALUE", "val"})
 harmless: Final[set[str]] = set()  # keys that are known to name no secret
 on_change(harmless.clear)
 

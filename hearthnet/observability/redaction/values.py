@@ -70,7 +70,8 @@ _OPENER: Final = re.compile(r"[bBrRuUfF]{0,2}(\\{0,7}[\"'`])")
 # Nothing follows these repetitions, so they never go back; possessive ones over alternatives are wrong before 3.11.5.
 # A quote with a word behind it begins a quotation inside the value, or is an apostrophe.
 _QUOTED: Final = {quote: re.compile(rf"(?:[^{quote}\\\n]|\\.|{quote}(?=\w))*") for quote in "\"'`"}
-_BRACKET: Final = re.compile(r"[\[\]{}]")
+# Or a quoted text, in which they are none: JSON, JSON within a string, or as `repr` has it.
+_BRACKET: Final = re.compile(r"[\[\]{}]|\\+\"[^\"\\]*+\\+\"|\"(?:[^\"\\]|\\.)*+\"|(?<=[\[{,:( ])'(?:[^'\\]|\\.)*+'")
 # Ends of a bare value: white space always; punctuation where a sentence, a list or the next `name=` goes on behind it.
 _RUN: Final = re.compile(
     r"(?:[^\s&\"'<>,;)\]}\\]|[&\"'<>,;)\]}](?![\s,;:)\]}>&\"'.]|$|[\w.\-]{1,64}=)|\\{1,8}+(?![nrt\"']))*"
@@ -364,7 +365,8 @@ def _closing_bracket(text: str, start: int, limit: int) -> int:
     depth = 0
     limit = min(len(text), start + _MAX_NESTED_CHARS, limit)
     for match in _BRACKET.finditer(text, start, limit):
-        depth += 1 if match[0] in "[{" else -1
+        if len(match[0]) == 1:
+            depth += 1 if match[0] in "[{" else -1
         if depth == 0:
             return match.end()
     return limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
@@ -503,3 +504,27 @@ def test_closed_file_is_ready_again_once_it_is_opened(tmp_path):
     file.append(line(1))
 
     assert numbers(tmp_path) == [1]
+
+
+def test_line_after_a_torn_one_begins_a_line_also_when_the_disk_was_full_in_between(tmp_path, monkeypatch):
+    """A write that fails leaves the torn line as it is: the next that succeeds must not continue it."""
+    file, write, left = DailyFile(tmp_path, clock=lambda: NOON_S), os.write, [1 << 20]
+
+    def limited(fd, content):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "no space")
+        size, left[0] = min(left[0], len(content)), left[0] - min(left[0], len(content))
+        return write(fd, content[:size])
+
+    monkeypatch.setattr(os, "write", limited)
+    file.write(b'{"n":0}\n', NOON_S)
+    left[0] = 4
+    for number in (b"1", b"2"):
+        file.write(b'{"n":%b}\n' % number, NOON_S)
+    left[0] = 1 << 20
+    for number in (b"3", b"4"):
+        file.write(b'{"n":%b}\n' % number, NOON_S)
+
+    (path,) = tmp_path.glob("*.log")
+    assert path.read_bytes() == b'{"n":0}\n{"n"\n{"n":3}\n{"n":4}\n'
+    assert file.dropped_lines == 2

@@ -399,6 +399,9 @@ SECRET = "orchid-lantern-4471"
         {"headers": [[b"cookie", SECRET.encode()]]},
         {"pair": {"name": "X_TOKEN", "value": SECRET}},
         {"name": "X_TOKEN", "value": SECRET},
+        {"header": "authorization", "value": SECRET},
+        {"Field": "x-api-key", "val": SECRET},
+        {"variable": "DB_PASSWORD", "VALUE": SECRET},
         {"list": [{"Key": "api_key", "Value": SECRET}]},
     ],
 )

@@ -71,7 +71,7 @@ HOSTILE = [
     "mysql -p", "mysql -pa ", "name: token\nvalue: ", 'name="token" value="', "value=", "value: a", "string=",
     "token string = ", "SG.", "SG.aaaaaaaaaaaaaaaaaaaaaa.", ".atlasv1.", "A", "AAAAAAAAAAA", "eyJrIjoi", "ghp_a1",
     "ghp_aaaaaaaaaaaaaaa1", "ghp_aaaaaaaaaaaaaaa1 ", "ghp_aaaaaaaaaaaaaaa1..", "_aaaaaaaaaaaaaaaaa", "_aA",
-    "-aaaaaaaaaaA",
+    "-aaaaaaaaaaA", "AQ.", "b_.", "YC.", "NF-", "ghs_key://", "x_token a1a1",
     "https://hooks.slack.com/services/", ".com/api/webhooks/", "0123456789:A", "_mmk", "aaaaaaaa-us1", "~", "|", "1%7C",
     "x_key=", "x_key=a1", "x_key=aaaaaaaaaaaaaaaaaaaaaaaaa1 ", "x_key=\"aaaaaaaaaaaaa", "'password=", "'password=a b",
     "password='a'b", "password=a1b2c3d4;", "_token ", "x_token a1b2c3d4 ", "key ", "api key: a1b2c3d4 ", "token a1",

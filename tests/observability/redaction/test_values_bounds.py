@@ -138,3 +138,20 @@ def test_only_the_beginning_of_a_long_value_tells_what_it_is():
 def test_basic_credentials_have_a_user_and_a_password(credentials, is_one):
     """With padding and without, in both alphabets; neither other bytes nor a word."""
     assert is_basic(credentials) == is_one
+
+
+@pytest.mark.parametrize("text", [
+    '{"secret": {"password": "kQ7}x>Z2[m,9]pL"}}',
+    r'{\"credentials\": {\"password\": \"kQ7}x>Z2[m,9]pL\"}}',
+    "{'api_keys': ['kQ7]xZ2>m9pL', 'b}c]d']}",
+    "{'api_keys': ['it\\'s ]xZ2>m9pL']}",
+])  # fmt: skip
+def test_brackets_within_quotes_end_no_value(text):
+    """What is in brackets behind a secret's name is a secret to its own bracket."""
+    assert scrub(text + " rest").endswith("[redacted]} rest")
+
+
+@pytest.mark.parametrize("before", ["x_token ", "api key is ", "sent X-Api-Token: "])
+def test_value_that_is_longer_than_what_decides_goes_to_its_end(before):
+    """No tail is left."""
+    assert scrub(f"{before}{'aB3dE5gH7j' * 60} end") == f"{before}[redacted] end"

@@ -63,3 +63,33 @@ def test_codes_are_told_up_to_a_bound(told):
         misuse.known_code(f"broken {number}")
 
     assert len(told) == 100
+
+
+class _Nameless(type):
+    @property
+    def __name__(cls):
+        raise RuntimeError("no name")
+
+
+class _Hostile(str):
+    __slots__ = ()
+
+    def __hash__(self):
+        raise RuntimeError("no hash")
+
+    def __eq__(self, other):
+        raise RuntimeError("no equality")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [_Nameless("Odd", (), {})(), _Nameless("Odd", (), {}), _Hostile("broken"), None, 7],
+    ids=["object", "class", "text", "none", "number"],
+)
+def test_any_object_as_a_code_raises_nothing(told, code):
+    """It is told of, and the trace has failed."""
+    with trace.trace("work") as begun:
+        begun.fail(code)
+
+    assert begun.result == "internal_error"
+    assert len(told) <= 1
