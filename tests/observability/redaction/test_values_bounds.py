@@ -62,6 +62,7 @@ SHORT = [
 ]  # fmt: skip
 ENDS = [
     "[('n', '1'), ('cookie', '«abcdef»')]", "password=«a=b» c", "authorization: Bearer «1234567»",
+    "jdbc:oracle:thin:bob/«S3cretPw9x»@host",
     "x_token=«aB3$x#1yQ'\"zz9»", "X_TOKEN=«aB3$x#1yQ'\"zz9»", "X_TOKEN: «aB3$x#1yQ'\"zz9»",
     r'{\"password\": \"\", \"n\": 1}', r'{\"password\": \"«a»\", \"n\": 1}', 'token="Bearer "',
     "password=«{a: {b: 1}, c: 2}», d=3", "password={}", "password=[]", "password=«[a]»b",
