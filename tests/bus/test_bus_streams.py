@@ -52,6 +52,37 @@ async def test_stream_and_its_consumer_do_not_mix(bus):
     assert "use" not in [part.name for part in call.spans]
 
 
+async def test_stream_consumed_in_another_task(bus):
+    """Its frames belong to the call, whichever task asks for them; the call ends with its last frame."""
+    offer(bus, frames)
+    stream = await bus.handle_call(request(stream=True))
+    assert trace.current_trace() is None
+
+    async def consume():
+        with trace.new_trace("a.consumer"):
+            async for _ in stream:
+                with trace.span("use"):
+                    await asyncio.sleep(0)
+
+    await asyncio.create_task(consume())
+    consumer, call = trace.get_recent(2)
+    assert [item.name for item in consumer.spans] == ["use"] * 3
+    assert [item.name for item in call.spans].count("frame") == 3
+    assert (call.result, [item.status for item in call.spans if item.status != "ok"]) == ("ok", [])
+
+
+async def test_stream_closed_early_by_another_task(bus):
+    """Closing a stream elsewhere ends the call as cancelled, and gives its place back."""
+    offer(bus, frames)
+    stream = await bus.handle_call(request(stream=True))
+    await anext(stream)
+
+    await asyncio.create_task(stream.aclose())
+
+    assert (trace.get_recent(1)[0].result, bus.stats()[0]["running"]) == ("cancelled", 0)
+    assert trace.current_trace() is None
+
+
 async def breaks_after_one(_):
     """A handler that fails after its first frame."""
     yield {"index": 0}
