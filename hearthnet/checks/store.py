@@ -49,6 +49,8 @@ _FULL: Final = ("disk is full", "No space left")  # the errors of a store that c
 _RESTART: Final = "hearthnet run"
 _PLENTY_BYTES: Final = 100_000_000  # more than a commit ever needs
 _OTHERS: Final = "other-tables.db"
+# The shell, to change a database that a node may be writing: without a time to wait it gives up where that has the lock.
+_SHELL: Final = "sqlite3 -cmd '.timeout 60000'"
 
 
 class Problem(NamedTuple):
@@ -210,7 +212,7 @@ def _not_ours(
 
 def _drop(path: Path, parts: Sequence[Part]) -> str:
     sql = "; ".join(f"DROP {part.kind.upper()} {quoted(part.name)}" for part in parts)
-    return f"sqlite3 {shlex.quote(str(path))} {shlex.quote(sql)}"
+    return f"{_SHELL} {shlex.quote(str(path))} {shlex.quote(sql)}"
 
 
 def _move_out(path: Path, added: Additions) -> str:
@@ -221,7 +223,7 @@ def _move_out(path: Path, added: Additions) -> str:
     drops = [f"DROP {part.kind.upper()} IF EXISTS {quoted(part.name)}" for part in gone]
     copy = str(path.with_name(_OTHERS)).replace("'", "''")
     sql = "; ".join([f"VACUUM INTO '{copy}'", *drops, "VACUUM"])
-    return f"umask 077; sqlite3 -bail {shlex.quote(str(path))} {shlex.quote(sql)}"
+    return f"umask 077; {_SHELL} -bail {shlex.quote(str(path))} {shlex.quote(sql)}"
 
 
 # --- intact

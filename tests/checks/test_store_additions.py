@@ -98,6 +98,20 @@ def test_refusal_is_named_and_its_fix_works(small, path, script, told):
     assert records(small, path)
 
 
+def test_fix_waits_for_a_node_that_writes(small, path):
+    """The command succeeds also where another program has the write lock as it starts."""
+    change(path, REFUSE.format("mine", ""))
+    result = store(small)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with subprocess.Popen(result.fix, shell=True) as fixing:
+            with pytest.raises(subprocess.TimeoutExpired):
+                fixing.wait(0.5)
+            other.execute("ROLLBACK")
+    assert fixing.returncode == 0
+    assert store(small).status == "pass"
+
+
 def test_trigger_that_refuses_some_records_is_named_by_the_running_node(node, path, small):
     """A condition on rows shows only where records are refused: the node tells SQLite's words, and a suspect."""
     _, bus = node
@@ -109,7 +123,7 @@ def test_trigger_that_refuses_some_records_is_named_by_the_running_node(node, pa
         assert result.status == "fail"
         assert "SQLite refuses it: no thanks" in result.detail
         assert "the trigger mine on traces may refuse records" in result.detail
-        run(f"sqlite3 {path} 'DROP TRIGGER mine'")
+        run(f"sqlite3 -cmd '.timeout 60000' {path} 'DROP TRIGGER mine'")
         assert opened.flush(60)
     assert rows(path, "SELECT count(*) FROM traces") == [(31,)]
 
