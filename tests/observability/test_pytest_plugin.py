@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from hearthnet.observability import telemetry, trace
@@ -40,9 +43,7 @@ def test_traces_before_the_test_and_of_other_processes(observability):
         assert opened.flush()
     assert found(late.started_ns) == ["late"]
 
-    import sqlite3
-
-    with sqlite3.connect(runtime.store_dir / "telemetry.db") as connection:
+    with closing(sqlite3.connect(runtime.store_dir / "telemetry.db", isolation_level=None)) as connection:
         connection.execute("UPDATE runs SET pid = 0")
 
     assert found() == []
