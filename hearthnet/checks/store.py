@@ -49,7 +49,7 @@ _FULL: Final = ("disk is full", "No space left")  # the errors of a store that c
 _RESTART: Final = "hearthnet run"
 _PLENTY_BYTES: Final = 100_000_000  # more than a commit ever needs
 _OTHERS: Final = "other-tables.db"
-# The shell, to change a database that a node may be writing: without a time to wait it gives up where that has the lock.
+# The shell, to change a database that a node may be writing: with no time to wait it gives up where that has the lock.
 _SHELL: Final = "sqlite3 -cmd '.timeout 60000'"
 
 
