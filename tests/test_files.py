@@ -422,6 +422,21 @@ def test_what_is_no_file_of_a_node_is_not_taken(home, as_nobody):
         assert foreign(home / "closed" / "x").command == f"sudo chown -h --from=0 {NOBODY} {home}/closed"
 
 
+@pytest.mark.parametrize("above", ["root", "another user"])
+def test_closed_folder_elsewhere_is_not_taken(tmp_path, as_nobody, above):
+    """It may be that user's home, as where HOME was kept by `su`: no command gives it away, nor its owner's disk."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    home = tmp_path / "homes" / "ann"
+    home.mkdir(parents=True)
+    owned(home.parent, 0 if above == "root" else 12_345, 0o755)
+    owned(home, 0 if above == "root" else 12_345, 0o700)
+
+    with as_nobody():
+        assert foreign(home / ".config" / "hearthnet" / "config.toml") is None
+        assert foreign(home) is None
+
+
 def test_mounted_disk_is_not_taken(home, as_nobody, monkeypatch, tmp_path):
     """Whatever its name, and neither is a folder with one below it."""
     (home / "hearthnet" / "blobs").mkdir(parents=True)

@@ -88,7 +88,8 @@ def _rules_of(run: Run) -> tuple[Rule, ...]:
 
 
 def _running(case: Case, run: Run) -> Sign:
-    lines = [f"process {run.pid} is running: its pid, boot and start time agree with the black box"]
+    # Seen from another container it is the lock, and the pid is that of its own.
+    lines = [f"process {run.pid} is running: it holds the lock of its black box, or has its pid, boot and start time"]
     stall = _open_stall(case)
     if stall is not None:
         lines.append(f"its event loop has been stuck since {_iso(stall.ts_us)}{_stack_top(stall)}")

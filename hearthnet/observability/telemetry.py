@@ -16,7 +16,6 @@ it records for the first time, as a run of its own with its parent's settings.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import pickle
@@ -40,6 +39,7 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
 from hearthnet.observability.logs.console import Mode, check_mode
 from hearthnet.observability.process import uncaught
+from hearthnet.observability.process.beside_loop import beside_loop
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.recorder import LazyRecorder, Recorder
@@ -209,12 +209,12 @@ class Telemetry:
         self.close()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
+        await beside_loop(self.start)
         return self
 
     async def __aexit__(self, _: object = None, error: BaseException | None = None, __: object = None) -> None:
         uncaught.record(error)
-        await asyncio.to_thread(self.close)
+        await beside_loop(self.close)
 
     def start(self) -> None:
         """Configures logging and metrics and opens the store; if that fails, telemetry is kept in memory.
@@ -255,7 +255,8 @@ class Telemetry:
         try:
             self._start_store()
         except (HearthNetError, sqlite3.Error) as error:
-            node_logging.warn_visibly(log, "telemetry is kept in memory only", str(error))
+            where = "in memory only" if self._recorder.box is None else "in the black box only"
+            node_logging.warn_visibly(log, f"telemetry is kept {where}", str(error))
 
     def _configure_instruments(self) -> None:
         redaction.configure(self._config.redact_keys, self._config.redact_patterns)  # before anything is recorded
@@ -330,6 +331,28 @@ class Telemetry:
         uncaught.record(uncaught.of_program())
         self._is_open = False
         atexit.unregister(self.close)
+        try:
+            self._close_all()
+        except Exception as error:  # out of memory, say: never the fault of the program  # noqa: BLE001
+            node_logging.warn_visibly(log, "telemetry could not be closed", str(error) or type(error).__name__)
+        finally:
+            node_logging.shutdown()
+            runtime.telemetry = None
+
+    def _close_all(self) -> None:
+        ends_at = monotonic() + _CLOSE_TIMEOUT_S
+        try:
+            self._stop_recording()
+            ends_at = monotonic() + _CLOSE_TIMEOUT_S
+            self._stop_export()
+        finally:  # whatever failed: what was recorded is committed
+            if self._thread is not None:
+                self._thread.stop(max(_CLOSE_TIMEOUT_S - _EXPORT_TIMEOUT_S, ends_at - monotonic()))
+            if self._exporter is not None:
+                self._exporter.release()
+            self._keep_uncommitted(is_in_box=self._close_box())
+
+    def _stop_recording(self) -> None:
         _hand_on(None)
         self._stop_refreshing()
         runtime.recent = None
@@ -339,15 +362,6 @@ class Telemetry:
         node_logging.log_dropped(all_of_them=True)  # while the store can still record them
         runtime.install(None)  # before the drain, so that new records cannot prolong it
         record_interrupted(self._recorder)
-        ends_at = monotonic() + _CLOSE_TIMEOUT_S
-        self._stop_export()
-        if self._thread is not None:
-            self._thread.stop(max(_CLOSE_TIMEOUT_S - _EXPORT_TIMEOUT_S, ends_at - monotonic()))
-        if self._exporter is not None:
-            self._exporter.release()
-        self._keep_uncommitted(is_in_box=self._close_box())
-        node_logging.shutdown()
-        runtime.telemetry = None
 
     def _close_box(self) -> bool:
         """Deletes the box if its records are committed; else leaves it to the next process that opens the store.
@@ -358,7 +372,11 @@ class Telemetry:
         box, thread = self._recorder.box, self._thread
         if thread is None or thread.is_clean:
             if box is not None:
-                box.close(remove=True)
+                box.note_ended(now_us())  # first: where it cannot be removed it must not look like that of a killed run
+                try:
+                    box.close(remove=True)
+                except OSError as error:  # the disk is read-only now
+                    log.warning("a black box cannot be removed", extra={"error": error, "path": str(box.path)})
             return False
         try:
             if box is not None or self._recorder.has_pending() or thread.was_open:
@@ -441,10 +459,15 @@ class Telemetry:
         thread.ensure_box()
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
         if may_connect:
-            thread.start(None)
-            self._start_export()
+            try:
+                thread.start(None)
+            except StoreError as error:
+                self._error = error.message
+            else:
+                self._start_export()
         else:
             self._error = "a connection to telemetry.db was open when this process was forked"
+        if self._error is not None:
             log.warning("telemetry is kept in the black box only", extra={"reason": self._error})
 
     def _keep_uncommitted(self, *, is_in_box: bool) -> None:

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,10 @@ _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOF
 # The file is checked after so many of our own bytes, for other processes write to it too, and with the first line of
 # each second: it may have been removed or renamed.
 _CHECK_BYTES: Final = 64 * 1024
+_DOUBTED_DAYS: Final = 366
+_EPOCH: Final = date(1970, 1, 1)
+_FIRST_DAY: Final = (date.min - _EPOCH).days
+_LAST_DAY: Final = (date.max - _EPOCH).days
 
 
 def log_paths(directory: Path, *, of_any_kind: bool = False) -> list[Path]:
@@ -271,10 +275,16 @@ class DailyFile:
 
     def _remove_expired(self) -> None:
         # By the clock, not by the record's time: one record dated next year must not remove all files.
-        oldest = _date(int(self._clock() // _DAY_S)) - timedelta(days=self.retention_days)
-        for path in log_paths(self.directory):
-            key = log_key(path)
-            if key is not None and key[0] < oldest:
+        today = _date(int(self._clock() // _DAY_S))
+        dated = [(key[0], path) for path in log_paths(self.directory) if (key := log_key(path))]
+        before = max((day for day, _ in dated if day < today), default=today)
+        # So long after the last file the clock may be a wrong one, as of a machine whose battery is empty, and that
+        # file of an hour ago. If it is right, the next day is soon enough.
+        if (today - before).days > _DOUBTED_DAYS:
+            return
+        oldest = today - min(timedelta(days=self.retention_days), today - date.min)
+        for day, path in dated:
+            if day < oldest:
                 _remove(path)
 
     def _remove_surplus(self) -> None:
@@ -335,4 +345,5 @@ def _size_of(path: Path) -> int:
 
 
 def _date(day: int) -> date:
-    return datetime.fromtimestamp(day * _DAY_S, tz=UTC).date()
+    """Returns a day; the first or the last that has a name, if the clock is beyond."""
+    return _EPOCH + timedelta(days=min(max(day, _FIRST_DAY), _LAST_DAY))

@@ -99,6 +99,7 @@ class StoreThread:
         self._lost: tuple[int, int] | None = None  # what the database held that was lost or damaged since
         self._doubtful_to = 0
         self._is_without_box = False
+        self._told: str | None = None  # the last failure to work, or to open the store again; None: it was opened
         self._is_abandoned = False
         self._thread: threading.Thread | None = None
         self._pause_wanted = False
@@ -117,7 +118,8 @@ class StoreThread:
         """Starts the thread and waits until the store is open and recovery is committed; None: does not wait.
 
         Raises:
-            HearthNetError: raised when the store cannot be opened now; the thread keeps trying.
+            HearthNetError: raised when the store cannot be opened now; the thread keeps trying. Where none can be
+                started there is a box all the same, for the next process that opens the store.
         """
         ready: Future[None] = Future()
         # A daemon, so that a program that never closes still ends; `atexit` closes before daemon threads are stopped.
@@ -128,7 +130,13 @@ class StoreThread:
             name="hearthnet-telemetry",
             daemon=True,
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:  # the limit of processes and threads, mostly
+            self._thread = None
+            self.error = f"no thread can be started: {error or 'no memory'}"
+            self.ensure_box()
+            raise StoreError(self.error) from error
         if timeout_s is None:
             return
         try:
@@ -223,7 +231,17 @@ class StoreThread:
             writer, self.writer = self.writer, None
             if writer is not None:
                 await writer.disconnect()
-            log.exception("unexpected error in the telemetry thread")
+            if self._is_news(self.error):
+                log.exception("unexpected error in the telemetry thread")
+
+    def _is_news(self, error: str) -> bool:
+        """Returns whether this failure is another than the last one logged: each try that fails would log it again.
+
+        Each is a record, so hours of them would take the place of the program's.
+        """
+        is_news = error != self._told
+        self._told = error
+        return is_news
 
     async def _open_first(self, ready: Future[None]) -> None:
         try:
@@ -257,12 +275,13 @@ class StoreThread:
                 cursors=self.cursors,
             )
             await writer.open(self._run, lambda: not self._is_abandoned)
-        except (sqlite3.Error, OSError) as error:
-            self.error = str(error)
-            raise StoreError(f"{self.path} could not be opened: {error}") from error
+        except (sqlite3.Error, OSError, RuntimeError, MemoryError) as error:  # no memory; no more threads
+            self.error = str(error) or type(error).__name__
+            raise StoreError(f"{self.path} could not be opened: {self.error}") from error
         except HearthNetError as error:
             self.error = error.message
             raise
+        self._told = None
         writer.keep_failing(*self._lasting)
         self.writer = writer
         self.error = None
@@ -453,7 +472,8 @@ class StoreThread:
         try:
             await self._open()
         except HearthNetError as error:
-            log.warning("telemetry.db cannot be reopened", extra={"error": error.message})
+            if self._is_news(error.message):
+                log.warning("telemetry.db cannot be reopened", extra={"error": error.message})
             self.pacer.open_failed()
             return
         if self._lasting[0] is None:
@@ -486,5 +506,6 @@ class StoreThread:
         if self.writer is not None:
             try:
                 self.is_clean = await self.writer.close(self._run[0], _END_S)
-            except sqlite3.Error as error:
-                log.warning("telemetry could not be closed cleanly", extra={"error": error})
+            except Exception as error:  # no memory, say: the box has all that is not committed  # noqa: BLE001
+                self.error = error_text(error)
+                log.warning("telemetry could not be closed cleanly", extra={"error": self.error})

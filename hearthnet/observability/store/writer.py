@@ -75,6 +75,7 @@ from hearthnet.observability.store.ring import (
     without_oldest,
 )
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
+from hearthnet.sidecars import because
 
 __all__ = ["BATCH_BYTES", "CORRUPT", "GONE", "Writer"]
 
@@ -278,7 +279,7 @@ class Writer:
         reason = reason_of(error)
         if reason == "disk_full" and not self.quota.is_disk_short and self.quota.has_foreign_tables():
             return "ceiling", CROWDED
-        return reason, words_of(error)
+        return reason, words_of(error) + because(self._path, error)
 
     def _take(self) -> tuple[list[KeptTrace], list[LogFields], int]:
         limit = self.quota.batch_rows(BATCH_ROWS)

@@ -528,3 +528,48 @@ def test_line_after_a_torn_one_begins_a_line_also_when_the_disk_was_full_in_betw
     (path,) = tmp_path.glob("*.log")
     assert path.read_bytes() == b'{"n":0}\n{"n"\n{"n":3}\n{"n":4}\n'
     assert file.dropped_lines == 2
+
+
+YEAR_S = 366 * DAY_S
+
+
+@pytest.mark.parametrize("wrong_s", [NOON_S + 12 * YEAR_S, 4_102_444_800.0])
+def test_start_with_a_wrong_clock_removes_no_file(tmp_path, wrong_s):
+    """As of a machine whose battery is empty: its log of an hour ago is not twelve years old."""
+    for now_s in (NOON_S - DAY_S, NOON_S, wrong_s, NOON_S):
+        file = DailyFile(tmp_path, clock=lambda now_s=now_s: now_s)
+        file.write(line(int(now_s)), now_s)
+        file.close()
+
+    assert sorted(numbers(tmp_path)) == sorted(map(int, (NOON_S - DAY_S, NOON_S, NOON_S, wrong_s)))
+
+
+def test_clock_that_stays_is_believed(tmp_path):
+    """A year after the last log the files go all the same, with the next day's first line."""
+    for days in (0, 400, 401):
+        file = DailyFile(tmp_path, clock=lambda days=days: NOON_S + days * DAY_S)
+        file.write(line(days), NOON_S + days * DAY_S)
+        file.close()
+
+    assert numbers(tmp_path) == [400, 401]
+
+
+def test_month_without_a_log_is_no_wrong_clock(tmp_path):
+    """A program that runs once a month keeps no file for longer than it should."""
+    for days in (0, 30, 60):
+        file = DailyFile(tmp_path, clock=lambda days=days: NOON_S + days * DAY_S)
+        file.write(line(days), NOON_S + days * DAY_S)
+        file.close()
+
+    assert numbers(tmp_path) == [60]
+
+
+@pytest.mark.parametrize("now_s", [1e12, 9e18, -1e12, 253_402_300_799.0, -62_135_596_800.0])
+def test_clock_beyond_all_years_costs_no_line(tmp_path, now_s):
+    """A day that has no name is in the file of the last one that has, or of the first."""
+    file = DailyFile(tmp_path, clock=lambda: now_s)
+    file.write(line(1), now_s)
+    file.write(line(2), now_s + 1)
+
+    assert numbers(tmp_path) == [1, 2]
+    assert file.dropped_lines == 0

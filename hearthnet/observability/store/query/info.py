@@ -170,7 +170,7 @@ def _boxes(directory: Path) -> list[dict[str, Any]]:
                 "bytes": bytes_of(path),
                 "pid": None if header is None else header.pid,
                 "run_id": None if header is None else header.run_id,
-                "alive": header is not None and layout.is_alive(header),
+                "alive": header is not None and (layout.is_locked(path) or layout.is_alive(header)),
                 "trouble": trouble,
             }
         )

@@ -14,6 +14,7 @@ from support.strange import STRANGE, plant
 
 from hearthnet.cli.telemetry.text import info_lines, remarks
 from hearthnet.errors import StoreError, UnusableStoreError
+from hearthnet.forensics import box as layout
 from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.locations import disk_use, locate
 from hearthnet.moments import iso
@@ -136,6 +137,15 @@ sys.stdin.read()
     change(store, "CREATE TRIGGER audit BEFORE INSERT ON traces BEGIN SELECT RAISE(ABORT, 'no'); END")
     behind = dict(info_lines(info(store, observability)))["black boxes"]
     assert behind == f"{told}it keeps the records that the trigger audit refuses"
+
+
+def test_process_in_another_container_is_alive(observability, monkeypatch):
+    """Its pid says nothing here, where another process may have it or none: the lock of its box counts."""
+    with telemetry.open(observability):
+        monkeypatch.setattr(layout, "is_alive", lambda _: False)
+        found = info(observability.data_dir / DATABASE, observability)
+    assert found["runs"] == {"count": 1, "running": 1, "unclean": 0, "of_other_programs": 0}
+    assert [box["alive"] for box in found["boxes"]] == [True]
 
 
 def test_what_cannot_be_read_is_an_error(tmp_path, observability):
