@@ -264,9 +264,8 @@ class DailyFile:
         if is_full or not stat.S_ISREG(status.st_mode):
             os.close(fresh)
             return None
-        if stat.S_IMODE(status.st_mode) != 0o600:
-            with suppress(OSError):  # not ours, but ours to write
-                os.fchmod(fresh, 0o600)  # by a umask, or what rotates files, it has a mode of its own
+        with suppress(OSError):  # not ours, but ours to write
+            os.fchmod(fresh, 0o600)  # by a umask, or what rotates files, it has a mode of its own
         return fresh
 
     def _path(self, day: int, number: int) -> Path:

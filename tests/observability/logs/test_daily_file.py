@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import itertools
 import os
 import socket
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import orjson
 import pytest
@@ -53,6 +55,31 @@ def test_day_goes_on_in_parts_and_the_oldest_go_first(tmp_path):
     assert len(kept) > 3_000
     assert file.dropped_lines == 0
     assert [path.name for path in log_paths(tmp_path)][-1].startswith("2026-11-24.")
+
+
+def test_file_of_the_next_day_is_no_older_than_this_one(tmp_path):
+    """Another process may have begun it a moment ago; one of the day after that is a wrong clock's, and goes first."""
+    for name in ("2026-11-22", "2026-11-25", "2026-11-26"):
+        tmp_path.joinpath(f"{name}.log").write_bytes(line(0, 600_000))
+    file = DailyFile(tmp_path, clock=lambda: NOON_S, max_bytes=1_900_000)
+    file.write(line(1), NOON_S)
+    assert [path.stem for path in log_paths(tmp_path)] == ["2026-11-22", "2026-11-24", "2026-11-25"]
+
+    file.limit(1_300_000)
+    assert [path.stem for path in log_paths(tmp_path)] == ["2026-11-24", "2026-11-25"]
+
+
+def test_descriptor_is_closed_with_the_last_reference(tmp_path):
+    """A program that opens telemetry again and again runs out of none."""
+    file = DailyFile(tmp_path)
+    file.write(line(1), time.time())
+    descriptor = file._fd
+    os.fstat(descriptor)
+    del file
+    gc.collect()
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 def test_a_restart_goes_on_in_the_newest_part(tmp_path):
