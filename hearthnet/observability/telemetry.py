@@ -58,7 +58,7 @@ from hearthnet.observability.store.recent import warn_unreadable
 from hearthnet.observability.store.recovery.box_records import record_interrupted
 from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.store.rows import Run, now_us, role_of
-from hearthnet.observability.store.thread import StoreThread
+from hearthnet.observability.store.thread import NoThreadError, StoreThread
 from hearthnet.observability.tracing import Trace
 
 if TYPE_CHECKING:
@@ -254,6 +254,8 @@ class Telemetry:
         atexit.register(self.close)
         try:
             self._start_store()
+        except NoThreadError as error:
+            node_logging.warn_visibly(log, "telemetry is kept in the black box only", str(error))
         except (HearthNetError, sqlite3.Error) as error:
             node_logging.warn_visibly(log, "telemetry is kept in memory only", str(error))
 
@@ -440,12 +442,15 @@ class Telemetry:
         _close_with_worker(self.close)
         thread.ensure_box()
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
-        if may_connect:
+        try:
+            if not may_connect:
+                raise StoreError("a connection to telemetry.db was open when this process was forked")
             thread.start(None)
-            self._start_export()
-        else:
-            self._error = "a connection to telemetry.db was open when this process was forked"
+        except StoreError as error:
+            self._error = error.message
             log.warning("telemetry is kept in the black box only", extra={"reason": self._error})
+        else:
+            self._start_export()
 
     def _keep_uncommitted(self, *, is_in_box: bool) -> None:
         """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.

@@ -45,7 +45,7 @@ from hearthnet.observability.store.recovery.recover import Recovery, has_leftove
 from hearthnet.observability.store.ring import Settled
 from hearthnet.observability.store.writer import CORRUPT, GONE, Writer
 
-__all__ = ["StoreThread"]
+__all__ = ["NoThreadError", "StoreThread"]
 
 log = get_logger(__name__)
 
@@ -54,6 +54,10 @@ _PROGRAM_RESERVE: Final = 1_000_000  # of the database, by a program that is no 
 _END_S: Final = 1.5  # for which a clean stop waits for other processes that write
 _HOUSE_S: Final = 50.0  # a little less than between two rounds of a process
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
+
+
+class NoThreadError(StoreError):
+    """Raised when this process gets no thread: there are too many, or the interpreter ends (Python 3.12)."""
 
 
 class StoreThread:
@@ -117,18 +121,25 @@ class StoreThread:
         """Starts the thread and waits until the store is open and recovery is committed; None: does not wait.
 
         Raises:
+            NoThreadError: raised when there can be no thread: the records are in the box, for the next process.
             HearthNetError: raised when the store cannot be opened now; the thread keeps trying.
         """
         ready: Future[None] = Future()
         # A daemon, so that a program that never closes still ends; `atexit` closes before daemon threads are stopped.
         # aiosqlite's own thread inherits this from the thread that starts it.
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             # A program that debugs its own loop (-X dev) need not hear that a commit was slow.
             target=lambda: asyncio.run(self._run_until_stopped(ready), debug=False),
             name="hearthnet-telemetry",
             daemon=True,
         )
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self.error = str(error)
+            self.ensure_box()
+            raise NoThreadError(self.error) from error
+        self._thread = thread
         if timeout_s is None:
             return
         try:
