@@ -458,17 +458,15 @@ class Telemetry:
         _close_with_worker(self.close)
         thread.ensure_box()
         self._stop_refreshing = metrics.on_scrape(self._refresh_metrics)
-        if may_connect:
-            try:
-                thread.start(None)
-            except StoreError as error:
-                self._error = error.message
-            else:
-                self._start_export()
-        else:
-            self._error = "a connection to telemetry.db was open when this process was forked"
-        if self._error is not None:
+        try:
+            if not may_connect:
+                raise StoreError("a connection to telemetry.db was open when this process was forked")
+            thread.start(None)
+        except StoreError as error:
+            self._error = error.message
             log.warning("telemetry is kept in the black box only", extra={"reason": self._error})
+        else:
+            self._start_export()
 
     def _keep_uncommitted(self, *, is_in_box: bool) -> None:
         """Keeps in memory the records that arrived while the writer was ending, and those it could not commit.

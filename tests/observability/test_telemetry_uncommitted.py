@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from contextlib import closing, contextmanager
@@ -213,3 +215,60 @@ def test_opening_that_comes_after_the_close_does_not_open_the_run_again(observab
 
     assert rows(path, "SELECT capability FROM traces ORDER BY seq") == [("before",), ("late",)]
     assert rows(path, "SELECT end_reason, count(*) FROM runs GROUP BY 1") == [("clean", 2)]
+
+
+def test_program_that_gets_no_thread_records_for_the_next_one(observability, monkeypatch):
+    """As at the exit of Python 3.12, or with too many threads: nothing is raised, the reason is told, nothing lost."""
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", start)
+        with telemetry.open(observability) as opened:
+            record(2, "without.thread")
+            log.warning("without a thread")
+            assert opened.error == "no thread can be started: can't start new thread"
+            assert not opened.flush(0.1)
+            assert [found.capability for found in trace.get_recent()] == ["without.thread"] * 2
+    with telemetry.open(observability):
+        pass
+
+    database = observability.data_dir / telemetry.DATABASE
+    assert rows(database, "SELECT capability FROM traces") == [("without.thread",)] * 2
+    assert rows(database, "SELECT count(*) FROM logs WHERE msg = 'without a thread'") == [(1,)]
+    told = [line for line in log_lines(observability.log_dir) if "black box only" in line["msg"]]
+    assert [line["reason"] for line in told] == [opened.error]
+    assert not list(observability.data_dir.glob("*.box*"))
+
+
+AT_EXIT = """
+import atexit, os, sys
+
+def last():
+    telemetry.keep_open(sys.argv[1], console="off")
+    if sys.argv[2] == "open":
+        log.error("at the end")
+
+atexit.register(last)
+from hearthnet import get_logger, telemetry
+log = get_logger("app")
+if sys.argv[2] == "child":
+    telemetry.keep_open(sys.argv[1], console="off")
+    if os.fork() == 0:
+        atexit.register(log.error, "at the end")
+    else:
+        os.wait()
+"""
+
+
+@pytest.mark.parametrize("how", ["open", "child"])
+def test_first_record_while_the_interpreter_ends(tmp_path, how):
+    """Of a program, or a forked child: Python 3.12 refuses any thread then; the record is in the store all the same."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", AT_EXIT, str(tmp_path), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    with telemetry.open(tmp_path, console="off"):
+        pass
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(tmp_path / telemetry.DATABASE, "SELECT count(*) FROM logs WHERE msg = 'at the end'") == [(1,)]

@@ -124,19 +124,19 @@ class StoreThread:
         ready: Future[None] = Future()
         # A daemon, so that a program that never closes still ends; `atexit` closes before daemon threads are stopped.
         # aiosqlite's own thread inherits this from the thread that starts it.
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             # A program that debugs its own loop (-X dev) need not hear that a commit was slow.
             target=lambda: asyncio.run(self._run_until_stopped(ready), debug=False),
             name="hearthnet-telemetry",
             daemon=True,
         )
         try:
-            self._thread.start()
-        except (RuntimeError, MemoryError) as error:  # the limit of processes and threads, mostly
-            self._thread = None
+            thread.start()
+        except (RuntimeError, MemoryError) as error:  # the limit of threads; with Python 3.12, the interpreter ends
             self.error = f"no thread can be started: {error or 'no memory'}"
             self.ensure_box()
             raise StoreError(self.error) from error
+        self._thread = thread
         if timeout_s is None:
             return
         try:
