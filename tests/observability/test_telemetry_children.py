@@ -204,8 +204,10 @@ with telemetry.open(settings):
     wait_for(forked(lambda: wait_for(forked(lambda: record(5, "in.grandchild"))), os._exit))
 """)
 
+    if sys.version_info[:2] == (3, 12):  # none of its threads can start while it ends: see docs/library.md
+        run("with telemetry.open(settings): pass")
     assert of_each(sql, "in.grandchild") == (5, 5, 1)
-    assert sql("SELECT end_reason FROM runs") == [("clean",)] * 2
+    assert set(sql("SELECT end_reason FROM runs")) == {("clean",)}
 
 
 def test_parent_and_child_may_write_and_close_in_any_order(run, sql):
