@@ -98,7 +98,8 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, ring in found["rings"].items():
         yield name, f"{ring['rows']:,} of {ring['size']:,}: {ring['ordinary']:,} ordinary, {ring['notable']:,} notable"
         if ring["rows"]:
-            yield "", f"{in_local_time(ring['oldest'])} to {in_local_time(ring['newest'])}"
+            oldest, newest = (ring[end] or "a time beyond all years" for end in ("oldest", "newest"))
+            yield "", f"{in_local_time(oldest)} to {in_local_time(newest)}"
     yield from _disk_lines(found["disk"])
     drops = [f"{counted(item['count'], item['kind'])}, {item['reason']}" for item in found["drops"]]
     yield from _with_name("dropped", drops or ["nothing"])

@@ -139,6 +139,14 @@ sys.stdin.read()
     assert behind == f"{told}it keeps the records that the trigger audit refuses"
 
 
+def test_time_that_has_no_date_is_shown_as_one(store, observability):
+    """A damaged row, or one of a machine whose clock was out of its mind."""
+    change(store, "UPDATE logs SET ts_us = -70000000000000000; UPDATE traces SET started_us = 900000000000000000")
+
+    lines = [text for name, text in info_lines(info(store, observability)) if not name]
+    assert any("a time beyond all years" in line for line in lines)
+
+
 def test_process_in_another_container_is_alive(observability, monkeypatch):
     """Its pid says nothing here, where another process may have it or none: the lock of its box counts."""
     with telemetry.open(observability):
