@@ -315,7 +315,7 @@ def _raised(name: str, error: BaseException) -> CheckResult:
     place = f", in {_telling(stack)}" if stack else ""
     evidence = {"error": kind, "message": message, "stack": stack}
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        # Not the fault of the check, nor of what it verifies.
+        # Neither the check is at fault nor its subject.
         detail = f"it cannot be verified: the process that checks may open no more files: {message}"
         return _failed(name, detail, evidence, "raise its limit of open files: ulimit -n, LimitNOFILE=")
     return _failed(name, f"the check itself failed: {kind}: {message}{place}", evidence)
