@@ -15,7 +15,7 @@ from typing import Final
 from hearthnet.errors import StoreError
 from hearthnet.files import why_not_regular
 
-__all__ = ["because", "lengthen_shm", "parts_beside", "unfinished", "why_unusable"]
+__all__ = ["because", "has_no_file_left", "lengthen_shm", "parts_beside", "unfinished", "why_unusable"]
 
 _SHM_BYTES: Final = 32_768  # SQLite maps -shm in such pieces
 _PAGE_BYTES: Final = 4_096
@@ -51,11 +51,22 @@ def because(path: Path, error: BaseException) -> str:
     reason = None
     if code == sqlite3.SQLITE_IOERR:
         reason = _at_size_limit(path) or _beyond_quota(path.parent)
+    elif code == sqlite3.SQLITE_CANTOPEN and has_no_file_left():
+        reason = "this process may open no more files: ulimit -n"
     elif code == sqlite3.SQLITE_CANTOPEN:
         with suppress(OSError):
             status = os.statvfs(path.parent)
             reason = "the disk has no inode left" if status.f_files and not status.f_favail else None
     return f" ({reason})" if reason else ""
+
+
+def has_no_file_left() -> bool:
+    """Returns whether this process, or the system, has as many files open as it may."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def _at_size_limit(path: Path) -> str | None:

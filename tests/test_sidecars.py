@@ -12,9 +12,10 @@ import tempfile
 from types import SimpleNamespace
 
 import pytest
+from support.limits import no_file_left
 
 from hearthnet.database import store_error
-from hearthnet.sidecars import because
+from hearthnet.sidecars import because, has_no_file_left
 
 LIMITED = """
 import resource, signal, sys
@@ -66,6 +67,17 @@ def test_missing_inodes_are_named(tmp_path, monkeypatch, left, said):
     """SQLite cannot open what it cannot make."""
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_files=10, f_favail=left))
     assert because(tmp_path / "telemetry.db", failure(sqlite3.SQLITE_CANTOPEN)) == said
+
+
+def test_limit_of_open_files_is_named(tmp_path):
+    """Also where the file is there, and all its owner needs is a descriptor."""
+    path = tmp_path / "telemetry.db"
+    error = failure(sqlite3.SQLITE_CANTOPEN)
+    assert not has_no_file_left()
+    with no_file_left():
+        assert has_no_file_left()
+        assert store_error(path, error).message.endswith("(this process may open no more files: ulimit -n)")
+    assert because(path, error) == ""
 
 
 @pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, 10_000_000])

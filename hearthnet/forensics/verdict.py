@@ -100,7 +100,7 @@ def _exception_then_clean(case: Case, run: Run) -> Sign | None:
     found = _uncaught(case, run)
     if found is None:
         return None
-    lines = (_exception_line(found), f"the store was closed cleanly at {_iso(run.ended_us)}")
+    lines = (_exception_line(found), f"it recorded its end at {_iso(run.ended_us)}")
     cause = _cause_of_exception(found)
     return Sign(cause, "certain", lines) if cause == "exception" else Sign(cause, "likely", lines, ("exception",))
 
@@ -108,7 +108,7 @@ def _exception_then_clean(case: Case, run: Run) -> Sign | None:
 def _clean_stop(case: Case, run: Run) -> Sign | None:
     if _uncaught(case, run) is not None:
         return None
-    lines = (*_exits(case, run), f"the store was closed cleanly at {_iso(run.ended_us)}")
+    lines = (*_exits(case, run), f"it recorded its end at {_iso(run.ended_us)}")
     return Sign("clean_stop", "certain", lines)
 
 

@@ -7,10 +7,9 @@ has its default, whatever else is set. A program that wants a log file and no st
 
 from __future__ import annotations
 
-import logging
 import os
 from os import PathLike
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hearthnet.config_file import absolute
 from hearthnet.errors import ConfigError
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 
     from hearthnet.config import Config, ObservabilityConfig
 
-__all__ = ["LoggingConfig", "complete"]
+__all__ = ["LoggingConfig", "complete", "unread"]
+
+unread: Final[list[str]] = []  # why the user's file was not read, until telemetry logs it: there is no log before
 
 
 class LoggingConfig(Protocol):
@@ -88,8 +89,7 @@ def _users() -> Config:
     except ConfigError as error:
         if error.code != "unreachable":
             raise
-        # Logging takes its settings from here: there is no logger of ours yet.
-        logging.getLogger(__name__).warning("the default settings are used: %s", error.message)
+        unread.append(error.message)
         return without_file()
 
 

@@ -47,7 +47,7 @@ from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.settings import complete
+from hearthnet.observability.settings import complete, unread
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.metrics_bridge import MetricsBridge
@@ -160,8 +160,7 @@ class Telemetry:
         self._stop_refreshing: Callable[[], None] = lambda: None
         self._metrics = MetricsBridge()
         self._path: Path | None = None
-        self._is_open = False
-        self._is_safe_to_fork = False
+        self._is_open = self._is_safe_to_fork = False
         self._pid: int | None = None
         self._is_to_be_entered = is_to_be_entered  # last: what failed before is no one's omission
 
@@ -250,13 +249,15 @@ class Telemetry:
 
     def _configure(self) -> None:
         self._configure_instruments()
+        while unread:
+            node_logging.warn_visibly(log, "the default settings are used", unread.pop())
         self._is_open = True
         atexit.register(self.close)
         try:
             self._start_store()
         except (HearthNetError, sqlite3.Error) as error:
-            where = "in memory only" if self._recorder.box is None else "in the black box only"
-            node_logging.warn_visibly(log, f"telemetry is kept {where}", str(error))
+            where = "memory" if self._recorder.box is None else "the black box"
+            node_logging.warn_visibly(log, f"telemetry is kept in {where} only", str(error))
 
     def _configure_instruments(self) -> None:
         redaction.configure(self._config.redact_keys, self._config.redact_patterns)  # before anything is recorded
@@ -343,7 +344,6 @@ class Telemetry:
         ends_at = monotonic() + _CLOSE_TIMEOUT_S
         try:
             self._stop_recording()
-            ends_at = monotonic() + _CLOSE_TIMEOUT_S
             self._stop_export()
         finally:  # whatever failed: what was recorded is committed
             if self._thread is not None:

@@ -10,7 +10,7 @@ Guarantees:
     - `write` takes a lock only to count a dropped line or to change files. The descriptor's number never changes: a new
       file replaces the old one by `dup2`.
     - Nothing raises or waits for a reader: a line that cannot be written is dropped and counted. So are the lines of a
-      file that was removed, from its last check on.
+      file that was removed, or whose descriptor the program has closed, from its last check on.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class DailyFile:
         max_bytes: int = _MAX_BYTES,
     ) -> None:
         self._fd = -1
+        self._identity = (0, 0)  # device and inode of the file that was opened
         self.directory = directory
         self._clock = clock
         self.retention_days = retention_days
@@ -204,15 +205,19 @@ class DailyFile:
     def _check(self, second: int) -> None:
         """Opens the day's next file if this one is full, or a new one if another program has moved or removed it."""
         with self._lock:
+            self._forget_if_taken()
             self._count_removed()
             self._room, self._checked_s = _CHECK_BYTES, second
             try:
-                if self._day is None or (self._is_in_place(self._day) and self._size() < self._part_bytes()):
+                if self._day is None or self._may_stay(self._day):
                     return
                 self._open(self._day)
             except OSError:  # the write that follows fails too, or its line is counted at the next check
                 return
         self._remove_surplus()
+
+    def _may_stay(self, day: int) -> bool:
+        return self._fd >= 0 and self._is_in_place(day) and self._size() < self._part_bytes()
 
     def _is_in_place(self, day: int) -> bool:
         try:
@@ -249,12 +254,34 @@ class DailyFile:
         if fresh is None:
             raise FileExistsError(self._path(day, number))  # another process was faster, with a folder or the like
         self._number = number
+        status = os.fstat(fresh)
+        identity = (status.st_dev, status.st_ino)
+        self._forget_if_taken()
         if self._fd < 0:
-            self._fd = fresh
+            self._fd, self._identity = fresh, identity
             return
         self._count_removed()
         os.dup2(fresh, self._fd, inheritable=False)
+        self._identity = identity
         os.close(fresh)
+
+    def _forget_if_taken(self) -> None:
+        """Forgets a descriptor that the program has closed, as one that becomes a daemon may do with all that are open.
+
+        By now its number may be that of a file of the program's own, which is not ours to close, and which may have
+        the lines since the last check: they are counted.
+        """
+        if self._fd >= 0 and not self._is_ours():
+            self._fd = -1
+            self.dropped_lines += self._unchecked_lines
+            self._unchecked_lines = 0
+
+    def _is_ours(self) -> bool:
+        try:
+            status = os.fstat(self._fd)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     def _open_part(self, day: int, number: int) -> int | None:
         """Opens one file for appending, made if missing; returns None for one that is full, or is no file."""
@@ -314,11 +341,14 @@ class DailyFile:
         """
         with self._lock:
             self._day = self.ready = None
+            self._forget_if_taken()
             if self._fd >= 0:
                 self._count_removed()
                 nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
                 os.dup2(nowhere, self._fd, inheritable=False)
                 os.close(nowhere)
+                status = os.fstat(self._fd)
+                self._identity = (status.st_dev, status.st_ino)
 
     def renew_in_child(self) -> None:
         """Makes a new lock; the lines so far are the parent's to count."""
@@ -327,7 +357,7 @@ class DailyFile:
 
     def __del__(self) -> None:
         # No reference is left, so no thread is writing.
-        if self._fd >= 0:
+        if self._fd >= 0 and self._is_ours():
             os.close(self._fd)
 
 

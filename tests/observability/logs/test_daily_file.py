@@ -600,3 +600,40 @@ def test_clock_beyond_all_years_costs_no_line(tmp_path, now_s):
 
     assert numbers(tmp_path) == [1, 2]
     assert file.dropped_lines == 0
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_descriptor_that_the_program_has_closed_is_left_to_it(tmp_path, is_taken):
+    """As one does that becomes a daemon: a file of its own that has the number stays what it is, and stays open."""
+    own = tmp_path / "own"
+    file = DailyFile(tmp_path / "logs", clock=lambda: NOON_S)
+    file.write(line(1), NOON_S)
+    number = file._fd
+    os.close(number)
+    if is_taken:
+        taken = os.open(own, os.O_RDWR | os.O_CREAT)
+        assert taken == number
+    for second in range(1, 4):
+        file.write(line(1 + second), NOON_S + second)
+    file.close()
+    file.write(line(5), NOON_S + 4)
+    file.close()
+    del file
+
+    assert numbers(tmp_path / "logs") == [1, 2, 3, 4, 5]
+    if is_taken:
+        os.write(taken, b"mine")
+        os.close(taken)
+        assert own.read_bytes() == b"mine"
+
+
+def test_lines_that_a_closed_descriptor_may_have_lost_are_counted(tmp_path):
+    """Within the second of the last check they may be in a file of the program's."""
+    file = DailyFile(tmp_path / "logs", clock=lambda: NOON_S)
+    file.write(line(1), NOON_S)
+    os.close(file._fd)
+    file.write(line(2), NOON_S)
+    file.write(line(3), NOON_S + 1)
+
+    assert numbers(tmp_path / "logs") == [1, 3]
+    assert 1 <= file.dropped_lines <= 2
