@@ -50,6 +50,7 @@ from hearthnet.database import (
 from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
+from hearthnet.observability.process.threads import close_with_thread
 from hearthnet.observability.records.record import KeptTrace, LogFields
 from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
@@ -225,7 +226,7 @@ class Writer:
     async def disconnect(self) -> None:
         """Disconnects. Where damage was found nothing is written: the last connection's checkpoint would spread it."""
         with connected_beside(self._path) if self.failing == CORRUPT else nullcontext():
-            await self._db.close()
+            await close_with_thread(self._db)
         being_written.pop(self._path.absolute(), None)
 
     async def flush(self, *, is_last: bool = False) -> bool:
