@@ -350,7 +350,9 @@ class Telemetry:
                 self._thread.stop(max(_CLOSE_TIMEOUT_S - _EXPORT_TIMEOUT_S, ends_at - monotonic()))
             if self._exporter is not None:
                 self._exporter.release()
-            self._keep_uncommitted(is_in_box=self._close_box())
+            is_in_box = self._close_box()
+            if not (is_in_box and self._thread is not None and self._thread.recover_own()):
+                self._keep_uncommitted(is_in_box=is_in_box)
 
     def _stop_recording(self) -> None:
         _hand_on(None)

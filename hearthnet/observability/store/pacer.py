@@ -88,8 +88,10 @@ class Pacer:
         loop = self.loop
         if loop is not None and not self._wake_pending:
             self._wake_pending = True
-            with suppress(RuntimeError):  # the loop has just ended: `stop` has drained the buffers
+            try:
                 loop.call_soon_threadsafe(self._event.set)
+            except RuntimeError:  # the loop has just ended: `stop` has drained the buffers, or the process forks
+                self._wake_pending = False
 
     def wake_for_record(self, at_once: bool, is_crowd: bool) -> None:
         """Wakes the thread as a recorder does; a crowd does not wait for the gap, unless the last commit failed."""
@@ -104,7 +106,9 @@ class Pacer:
     # --- from the thread's event loop
 
     def attach(self) -> None:
-        """Starts delivering wakes to the running event loop."""
+        """Starts delivering wakes to the running event loop, the first or another one."""
+        self._event = asyncio.Event()
+        self._wake_pending = False
         self.loop = asyncio.get_running_loop()
 
     def detach(self) -> None:

@@ -12,7 +12,8 @@ Guarantees:
 Assumes:
     - The recorder's buffers are emptied by this thread alone.
     - `pause` is called before the process forks, `resume` after it: a child that opens the database while its parent's
-      connection is open would get no real lock.
+      connection is open would get no real lock. The thread ends, too, and another goes on after the fork: a process
+      with several threads is not safe to fork, and from Python 3.12 on is warned of it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from hearthnet.database import PATIENT_S, TELEMETRY, open_database
 from hearthnet.errors import HearthNetError, StoreError, UnusableStoreError
 from hearthnet.forensics import box as layout
 from hearthnet.observability.logging import get_logger, log_dropped, log_file
+from hearthnet.observability.process.threads import has_ended
 from hearthnet.observability.records.blackbox import BlackBox
 from hearthnet.observability.records.box_file import Sizes, box_path, new_header
 from hearthnet.observability.records.record import error_text
@@ -102,9 +104,12 @@ class StoreThread:
         self._told: str | None = None  # the last failure to work, or to open the store again; None: it was opened
         self._is_abandoned = False
         self._thread: threading.Thread | None = None
+        self._is_refused = False  # this process got no thread, for this or for SQLite
+        self._turn = threading.Lock()  # of what follows
         self._pause_wanted = False
-        self._paused = threading.Event()
+        self._is_standing = False  # the thread has ended for a fork, and `resume` starts another
         self._resumed = threading.Event()
+        self._resumed.set()
 
     # --- from other threads
 
@@ -122,21 +127,13 @@ class StoreThread:
                 started there is a box all the same, for the next process that opens the store.
         """
         ready: Future[None] = Future()
-        # A daemon, so that a program that never closes still ends; `atexit` closes before daemon threads are stopped.
-        # aiosqlite's own thread inherits this from the thread that starts it.
-        thread = threading.Thread(
-            # A program that debugs its own loop (-X dev) need not hear that a commit was slow.
-            target=lambda: asyncio.run(self._run_until_stopped(ready), debug=False),
-            name="hearthnet-telemetry",
-            daemon=True,
-        )
         try:
-            thread.start()
+            self._begin(ready)
         except (RuntimeError, MemoryError) as error:  # the limit of threads; with Python 3.12, the interpreter ends
+            self._is_refused = True
             self.error = f"no thread can be started: {error or 'no memory'}"
             self.ensure_box()
             raise StoreError(self.error) from error
-        self._thread = thread
         if timeout_s is None:
             return
         try:
@@ -144,11 +141,35 @@ class StoreThread:
         except TimeoutError as error:
             raise StoreError(f"{self.path} could not be opened within {timeout_s:.0f} s") from error
 
+    def _begin(self, ready: Future[None] | None) -> None:
+        """Starts the thread; `ready` is for the opening, None to go on after a fork.
+
+        Raises:
+            RuntimeError: raised when this process gets no thread.
+        """
+        before = self._thread
+
+        def live() -> None:
+            if before is not None:  # a pause may have been too short for its end
+                before.join()
+            # A program that debugs its own loop (-X dev) need not hear that a commit was slow.
+            asyncio.run(self._run_until_stopped(ready), debug=False)
+
+        # A daemon, so that a program that never closes still ends; `atexit` closes before daemon threads are stopped.
+        # aiosqlite's own thread inherits this from the thread that starts it.
+        thread = threading.Thread(target=live, name="hearthnet-telemetry", daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def _is_at_work(self) -> bool:
+        """Returns whether there is a thread, or will be one after a fork."""
+        return self._thread is not None and (not self._resumed.is_set() or self._thread.is_alive())
+
     def flush(self, timeout_s: float) -> bool:
         """Waits until all that was recorded before this call is committed; returns False after `timeout_s`."""
         ends_at = time.monotonic() + timeout_s
         waited_for = self._pending()
-        while self._thread is not None and self._thread.is_alive():
+        while self._is_at_work():
             if waited_for.isdisjoint(self._pending()):
                 return True
             if time.monotonic() > ends_at:
@@ -164,11 +185,11 @@ class StoreThread:
     def stop(self, timeout_s: float) -> None:
         """Ends the thread, after it has committed what it can of the buffers within `timeout_s`."""
         self.pacer.stop()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-            self._is_abandoned = (
-                self._thread.is_alive()
-            )  # it must not open the store any more: the box is left to others
+        ends_at = time.monotonic() + timeout_s
+        while self._thread is not None and self._is_at_work() and (left := ends_at - time.monotonic()) > 0:
+            self._resumed.wait(left)  # another thread forks
+            self._thread.join(max(0.0, ends_at - time.monotonic()))
+        self._is_abandoned = self._is_at_work()  # it must not open the store any more: the box is left to others
 
     def suspect(self) -> None:
         """Has the next round check the database, because damage was seen: it is opened anew if that is so."""
@@ -177,49 +198,78 @@ class StoreThread:
             self.pacer.wake(at_once=True, skip_gap=True)
 
     def pause(self, timeout_s: float) -> bool:
-        """Makes the thread disconnect and wait for `resume`; returns False if it has not within `timeout_s`."""
-        if self._thread is None or not self._thread.is_alive() or self._thread is threading.current_thread():
-            return self._thread is not threading.current_thread()
-        self._paused.clear()
+        """Makes the thread disconnect and end until `resume`; returns False if it has not within `timeout_s`."""
+        thread = self._thread
+        if thread is None or not thread.is_alive() or thread is threading.current_thread():
+            return thread is not threading.current_thread()
         self._resumed.clear()
         self._pause_wanted = True
         if (writer := self.writer) is not None:
             writer.must_yield = True
         self.pacer.wake(at_once=True, skip_gap=True)
-        return self._paused.wait(timeout_s)
+        return has_ended(thread, timeout_s)
 
     def resume(self) -> None:
-        """Lets the thread connect again and go on."""
-        self._pause_wanted = False
-        self._resumed.set()
+        """Has another thread connect again and go on."""
+        with self._turn:
+            self._pause_wanted = False
+            is_standing, self._is_standing = self._is_standing, False
+        try:
+            if is_standing:
+                self._begin(None)
+        except RuntimeError as error:  # no more threads: the box has what is recorded
+            self._is_refused = True
+            self.error = str(error)
+            log.warning("telemetry is kept in the black box only", extra={"reason": self.error})
+        finally:
+            self._resumed.set()
 
     # --- in the thread
 
-    async def _run_until_stopped(self, ready: Future[None]) -> None:
+    async def _run_until_stopped(self, ready: Future[None] | None) -> None:
+        is_leaving = False
         self.pacer.attach()
         try:
-            await self._open_first(ready)
-            while not self.pacer.is_stopping:
-                await self.pacer.wait(is_failing=self.writer is None or self.writer.failing is not None)
-                if self._pause_wanted:
-                    await self._stand_still()
+            if ready is None:
+                await self._reconnect()
                 await self._work_guarded()
+            else:
+                await self._open_first(ready)
+            is_leaving = await self._work_until_stopped()
         finally:
-            await self._end()
+            if not is_leaving:
+                await self._end()
             self.pacer.detach()
 
-    async def _stand_still(self) -> None:
-        """Disconnects, waits until the process has forked, and connects again."""
+    async def _work_until_stopped(self) -> bool:
+        """Works; returns True if it ends for a fork, False if for good."""
+        while not self.pacer.is_stopping:
+            if not self._pause_wanted:  # a round of work takes a wake that was meant for this
+                await self.pacer.wait(is_failing=self.writer is None or self.writer.failing is not None)
+            if self._pause_wanted and await self._stand_aside():
+                return True
+            await self._work_guarded()
+        return False
+
+    async def _stand_aside(self) -> bool:
+        """Disconnects; returns whether the process still waits for that to fork, otherwise connects again."""
+        if self.writer is not None:
+            await self.writer.disconnect()
+        with self._turn:
+            self._is_standing = self._pause_wanted
+            if self._is_standing:
+                return True
+        await self._reconnect()
+        return False
+
+    async def _reconnect(self) -> None:
         writer = self.writer
-        if writer is not None:
-            await writer.disconnect()
-        self._paused.set()
-        self._resumed.wait()  # blocks the loop, which nothing else uses
         if writer is not None and not writer.must_reopen:
             writer.must_yield = False
             try:
                 await writer.connect()
-            except Exception:  # the thread must not end: the next round reopens, and reports the error  # noqa: BLE001
+            except Exception as error:  # the thread must not end: the next round reopens, and reports it  # noqa: BLE001
+                self._is_refused = isinstance(error, RuntimeError)
                 writer.must_reopen = True
 
     async def _work_guarded(self) -> None:
@@ -276,6 +326,7 @@ class StoreThread:
             )
             await writer.open(self._run, lambda: not self._is_abandoned)
         except (sqlite3.Error, OSError, RuntimeError, MemoryError) as error:  # no memory; no more threads
+            self._is_refused = isinstance(error, RuntimeError)
             self.error = str(error) or type(error).__name__
             raise StoreError(f"{self.path} could not be opened: {self.error}") from error
         except HearthNetError as error:
@@ -404,6 +455,24 @@ class StoreThread:
         if not is_suspect:
             compact(box.path)
             self._shrink_dead_boxes()
+
+    def recover_own(self) -> bool:
+        """Recovers the box that `keep_pending` has left, without a thread if there could be none; returns whether.
+
+        As the next process would: a child that records something and ends, with Python 3.12, is too late for any.
+        """
+        if not self._is_refused:
+            return False
+        try:
+            self._lock.acquire()
+            try:
+                open_store(self.path, self.budget, self._run[0], None, _PROGRAM_RESERVE)
+                self._lock.mark()
+            finally:
+                self._lock.release()
+        except (HearthNetError, OSError):  # then the next process does
+            return False
+        return self._recorder.box is not None and not self._recorder.box.path.exists()
 
     def _shrink_dead_boxes(self) -> None:
         """Makes the boxes of ended runs fit into the budget, beside a node's."""
