@@ -286,7 +286,8 @@ def _power_loss(case: Case, run: Run) -> Sign | None:
     if after is None or not run.boot_id or not after.boot_id or after.boot_id == run.boot_id:
         return None
     gone_us = after.started_us - (run.last_seen_us or run.started_us)
-    line = f"the machine was rebooted before the next run at {_iso(after.started_us)}"
+    # A volume goes to another machine with its program, in a cluster within seconds.
+    line = f"the next run, at {_iso(after.started_us)}, was in another boot: of this machine, or of another one"
     confidence = "likely" if 0 <= gone_us <= _REBOOT_US else "possible"
     return Sign("power_loss", confidence, (line,), ("killed",))
 
