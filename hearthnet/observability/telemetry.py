@@ -332,6 +332,7 @@ class Telemetry:
         uncaught.record(uncaught.of_program())
         self._is_open = False
         atexit.unregister(self.close)
+        self._stop_refreshing()
         try:
             self._close_all()
         except Exception as error:  # out of memory, say: never the fault of the program  # noqa: BLE001
@@ -356,7 +357,6 @@ class Telemetry:
 
     def _stop_recording(self) -> None:
         _hand_on(None)
-        self._stop_refreshing()
         runtime.recent = None
         if self._reader is not None:
             # First, because SQLite leaves -wal and -shm behind while a reader is connected.

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.reachable import reachable
 
 from hearthnet import get_recent, trace
 from hearthnet.config import Config, ObservabilityConfig, load, save
@@ -97,8 +98,7 @@ def test_home_that_is_no_folder_ends_no_program(tmp_path, capsys):
 @pytest.fixture
 def home_of_another(monkeypatch, tmp_path, as_nobody):
     """A program that another user runs, with HOME as it was, as after `su`; that home has settings."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    reachable(tmp_path)
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
@@ -133,8 +133,7 @@ def test_node_and_command_do_not_guess():
 
 def test_own_file_that_may_not_be_read_ends_the_program(monkeypatch, tmp_path, as_nobody):
     """As root leaves one: it may have rules of redaction, and whose settings they are is not in doubt."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    reachable(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
     save(Config())
     for folder in (tmp_path / "own", tmp_path / "own" / "hearthnet"):

@@ -29,7 +29,7 @@ def refuse(*_):
 @pytest.fixture
 def no_more_threads(monkeypatch):
     """As if the limit were reached."""
-    monkeypatch.setattr(threading, "_start_new_thread", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     return monkeypatch
 
 
@@ -80,7 +80,7 @@ def test_coroutine_that_runs_out_of_threads_is_closed(observability, monkeypatch
     async def main():
         async with telemetry.open(observability):
             work()
-            monkeypatch.setattr(threading, "_start_new_thread", refuse)
+            monkeypatch.setattr(threading.Thread, "start", refuse)
 
     asyncio.run(main())
     monkeypatch.undo()
