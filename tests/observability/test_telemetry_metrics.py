@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 
 import pytest
@@ -14,6 +15,7 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability.logs import messages
 from hearthnet.observability.records.recorder import Recorder
 from hearthnet.observability.runtime import runtime
+from hearthnet.observability.store.metrics_bridge import MetricsBridge
 
 log = get_logger("hearthnet.test")
 NS = 1_000_000_000
@@ -114,6 +116,27 @@ def test_records_that_sampling_held_back_are_counted(observability, monkeypatch)
             assert sample("hearthnet_log_repeats_total", level="warning") == 7
         stored = runtime.recorder.pending_logs()
         assert all(record.msg in ("again", "beware") for record in stored if record.repeats)
+
+
+def test_two_scrapes_at_once_count_once():
+    """A server with threads may be asked twice at a time: what is new is added by one of them."""
+    bridge, counted = MetricsBridge(), []
+    adding, go_on = threading.Event(), threading.Event()
+
+    def add(more):
+        if not adding.is_set():
+            adding.set()
+            go_on.wait(20)
+        counted.append(more)
+
+    first = threading.Thread(target=bridge._raise_to, args=("repeats", 30, add))
+    first.start()
+    assert adding.wait(20)
+    bridge._raise_to("repeats", 31, add)
+    go_on.set()
+    first.join(20)
+
+    assert sorted(counted) == [1, 30]
 
 
 def test_repeats_of_a_store_opened_again_are_not_counted_twice(observability, monkeypatch):
