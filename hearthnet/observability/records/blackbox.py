@@ -359,7 +359,7 @@ class BlackBox:
     def _status(self) -> os.stat_result:
         try:
             return self.path.stat()
-        except PermissionError:  # the program has given up its rights; what is open stays, as long as it has a name
+        except PermissionError:  # the program has become another user; an open file stays, as long as it has a name
             status = os.fstat(self._fd)
             if not status.st_nlink:
                 raise
