@@ -73,6 +73,7 @@ __all__ = [
     "table_of",
     "toml_value",
     "validate",
+    "without_file",
 ]
 
 M = TypeVar("M", bound=Section)
@@ -130,17 +131,26 @@ def load(path: Path | None = None) -> Config:
     Registers the secrets in the environment and in the file for redaction.
 
     Raises:
-        ConfigError: raised as `invalid_toml` if the file is not valid TOML or cannot be read, as `invalid_field` for an
-            unknown key, an invalid value, or a variable that is not set.
+        ConfigError: raised as `invalid_toml` if the file is not valid TOML or cannot be read, as `unreachable` if the
+            folder of the default file may not be entered, as `invalid_field` for an unknown key, an invalid value, or
+            a variable that is not set.
     """
     tree = read_tree(path)
     if tree is None:
-        register_secrets(known_secrets(default_config()))
-        return _with_environment(default_config())
+        return without_file()
     source = default_path() if path is None else path
     config = from_tree(tree, source)
     register_secrets(known_secrets(config))
     return _with_environment(config).read_from(source)
+
+
+def without_file() -> Config:
+    """Returns the settings of a user who has no file: the defaults, and the environment.
+
+    Registers the secrets in the environment for redaction.
+    """
+    register_secrets(known_secrets(default_config()))
+    return _with_environment(default_config())
 
 
 def from_tree(tree: dict[str, Any], source: Path) -> Config:

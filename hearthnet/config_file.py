@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -107,10 +108,12 @@ def absolute(path: Path) -> Path:
 def read_tree(path: Path | None) -> dict[str, Any] | None:
     """Returns the parsed tables in `path`; None if no path is given and the default file is missing.
 
-    A user without a home folder, as in a container, has no default file.
+    A user without a home folder, as in a container, has no default file; nor has one whose HOME is no folder, such as
+    /dev/null.
 
     Raises:
-        ConfigError: raised as `invalid_toml` if the file is not valid TOML or cannot be read.
+        ConfigError: raised as `invalid_toml` if the file is not valid TOML or cannot be read, as `unreachable` if no
+            path is given and the standard folder may not be entered, as with the HOME of another user.
     """
     source = path
     with suppress(ConfigError):
@@ -127,8 +130,11 @@ def read_tree(path: Path | None) -> dict[str, Any] | None:
             "invalid_toml", message=f"{source} does not exist", hint="make one with: hearthnet init"
         ) from error
     except OSError as error:
+        if path is None and error.errno in (errno.ENOTDIR, errno.ELOOP):
+            return None
         message = f"{source} cannot be read: {error.strerror}"
-        raise ConfigError("invalid_toml", message=message, hint=hint_for(error)) from error
+        code = "unreachable" if path is None and not _is_seen(source) else "invalid_toml"
+        raise ConfigError(code, message=message, hint=hint_for(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError("invalid_toml", message=f"{source} cannot be read: {error}") from error
     try:
@@ -139,6 +145,15 @@ def read_tree(path: Path | None) -> dict[str, Any] | None:
             message=f"{source} is not valid TOML: {error}",
             hint="fix that line",
         ) from error
+
+
+def _is_seen(path: Path) -> bool:
+    """Returns whether there is a file that can be seen, whether or not it can be read."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def expand(tree: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hearthnet.constants import DATABASE, SALVAGE
 from hearthnet.errors import DiskFullError, HearthNetError, NewerStoreError, StoreError, UnusableStoreError
-from hearthnet.files import create_private, foreign, make_private_dir, move_aside_hint, why_not_regular
+from hearthnet.files import create_private, foreign, make_private_dir, move_aside_hint
+from hearthnet.sidecars import because, parts_beside, unfinished, why_unusable
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -41,7 +42,6 @@ __all__ = [
     "digest_of",
     "foreign_parts",
     "has_connections",
-    "lengthen_shm",
     "made_by",
     "migrations",
     "migrations_dir",
@@ -66,7 +66,6 @@ PATIENT_S: Final = 2.0  # where nothing tries again soon: opening, recovering
 _MIN_FREE_BYTES: Final = 128 * 1024
 STEPS_BETWEEN_CHECKS: Final = 1_000  # SQLite VM steps between two checks of the clock: well below a millisecond
 _MAX_DAMAGE_CHARS: Final = 200
-_SHM_BYTES: Final = 32_768  # SQLite maps -shm in such pieces
 _ASIDE: Final = "move it aside and start again"
 _MIN_SQLITE: Final = (3, 37, 0)  # STRICT tables
 _MAX_PATH_BYTES: Final = 504  # SQLite's 512, less the longest ending of its own, `-journal`
@@ -202,12 +201,8 @@ def check_place(path: Path) -> None:
             f"{path} cannot be used: its path has {length} bytes, SQLite takes {_MAX_PATH_BYTES}",
             hint="set a shorter path in config.toml: [observability] data_dir, [community] state_dir",
         )
-    for file in _parts(path):
-        try:
-            reason = why_not_regular(file.stat().st_mode)
-        except OSError:  # missing, mostly; SQLite reports everything else
-            reason = "it is a link to nothing" if file != path and file.is_symlink() else None
-        if reason is not None:
+    for file in parts_beside(path):
+        if (reason := why_unusable(file, path)) is not None:
             kind = UnusableStoreError if file == path else StoreError
             raise kind(f"{file} cannot be used: {reason}", hint=move_aside_hint(file))
 
@@ -223,15 +218,18 @@ def store_error(path: Path, error: OSError | sqlite3.Error) -> HearthNetError:
         return DiskFullError(
             f"{path} cannot be written: the disk is full", hint=f"free some space: df -h {path.parent}"
         )
-    for part in _parts(path):
+    for part in parts_beside(path):
         if (found := foreign(part)) is not None:
             return StoreError(f"{part} cannot be used: {found.reason}", hint=found.hint)
-    return StoreError(f"{path} cannot be used: {error}", hint=f"check that {path.parent} is writable")
+    if code == sqlite3.SQLITE_READONLY_ROLLBACK:
+        return unfinished(path)
+    words = words_of(error) + because(path, error)
+    return StoreError(f"{path} cannot be used: {words}", hint=f"check that {path.parent} is writable")
 
 
 def unreadable(path: Path) -> StoreError | None:
     """Returns the error for a database with a file that we may not read, with how to take it back; None: we may."""
-    for part in _parts(path):
+    for part in parts_beside(path):
         if part.exists() and not os.access(part, os.R_OK):
             return StoreError(f"{part} cannot be read by this user", hint=getattr(foreign(part), "hint", None))
     return None
@@ -239,12 +237,6 @@ def unreadable(path: Path) -> StoreError | None:
 
 class CeilingError(sqlite3.OperationalError):
     """Raised when the database may not grow, and tables that are not ours hold the space that our rows would need."""
-
-
-def _parts(path: Path) -> list[Path]:
-    """Returns the files of a database; the others are beside the file itself, not beside a link to it."""
-    whole = Path(os.path.realpath(path))
-    return [path, *(whole.with_name(whole.name + ending) for ending in ("-wal", "-shm", "-journal"))]
 
 
 def reason_of(error: BaseException) -> str:
@@ -287,8 +279,13 @@ def _create_private(path: Path) -> None:
     """Creates the file with mode 0600 before SQLite opens it: -wal and -shm inherit the mode."""
     make_private_dir(path.parent)
     # Never open an existing file here: closing it would release the locks that SQLite holds on it.
-    with suppress(FileExistsError):
-        os.close(create_private(os.path.realpath(path), os.O_WRONLY))  # of a link: its missing target
+    whole = Path(os.path.realpath(path))  # of a link: its missing target
+    try:
+        os.close(create_private(whole, os.O_WRONLY))
+    except FileExistsError:
+        if not whole.stat().st_size:  # made by hand, say: nothing is in it yet
+            with suppress(OSError):
+                whole.chmod(0o600)
 
 
 def prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
@@ -435,21 +432,13 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
             uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False, factory=_Checked
         )
         connection.execute("PRAGMA query_only = ON")
+        if parts_beside(path)[-1].exists():
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise unfinished(path) from error
         raise unreadable(path) or StoreError(f"{path} cannot be read: {error}") from error
     return connection
-
-
-def lengthen_shm(path: Path, seen: int = _SHM_BYTES) -> None:
-    """Gives a `-shm` that was cut the size that it had: whatever touched the missing part would be ended by SIGBUS.
-
-    It gets zeros: SQLite makes it anew from the WAL, where it would believe a header that is left. By its path: to open
-    and close the file would drop the locks that SQLite holds on it.
-    """
-    with suppress(OSError):
-        if path.stat().st_size < seen:
-            os.truncate(path, 0)
-            os.truncate(path, seen)
 
 
 @contextmanager

@@ -80,7 +80,8 @@ class HearthNetError(Exception):
 class ConfigError(HearthNetError):
     """Raised when the configuration cannot be read, is wrong, or its paths cannot be resolved.
 
-    `code` is `invalid_toml`, `invalid_field` (then `details["field"]` names it) or `path_resolution`.
+    `code` is `invalid_toml`, `invalid_field` (then `details["field"]` names it), `path_resolution`, or `unreachable`:
+    the standard folder of the configuration may not be entered.
     """
 
     def __init__(self, code: str, **details: Any) -> None:

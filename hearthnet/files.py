@@ -211,8 +211,8 @@ def _all_of(path: Path, owner: int) -> tuple[list[Path], str]:
     of_node = [one for one in ([path] if is_folder else []) + of_owner if _is_node_folder(one) and not _has_mounts(one)]
     if is_below_ours and of_node:
         return [of_node[-1]], "-R "
-    if is_folder:  # one that can be listed would have shown that it is a node's
-        return ([] if _names_in(path) or _has_mounts(path) else [path]), ""
+    if is_folder:  # one that can be listed would have shown that it is a node's; one elsewhere may be someone's home
+        return ([path] if is_below_ours and not _names_in(path) and not _has_mounts(path) else []), ""
     if not _is_node_file_of(path, owner):
         return [], ""
     beside = sorted(path.with_name(name) for name in _names_in(path.parent) or ()) if is_below_ours else []

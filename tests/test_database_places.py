@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -73,6 +74,68 @@ def test_link_to_nothing_beside_it_is_refused(path):
 
     with pytest.raises(StoreError, match=r"telemetry\.db-wal cannot be used: it is a link to nothing"):
         open_database(path, NO_RESERVE)
+
+
+@pytest.mark.parametrize("open_it", [lambda path: open_database(path, NO_RESERVE), connect_read_only])
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_link_beside_it_is_named(path, tmp_path, ending, open_it):
+    """SQLite does not follow one, and would say that it cannot open the database, in a folder that can be written."""
+    (tmp_path / "elsewhere").write_text("precious")
+    link = path.with_name(path.name + ending)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(StoreError) as caught:
+        open_it(path)
+    assert caught.value.message == f"{link} cannot be used: it is a link, which SQLite does not follow"
+    assert caught.value.hint == f"move it aside: mv {link} {link}.aside"
+    assert (tmp_path / "elsewhere").read_text() == "precious"
+
+
+UNFINISHED = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA cache_size = 1")
+db.execute("CREATE TABLE first (x)")
+db.execute("BEGIN IMMEDIATE")
+for _ in range(100):
+    db.execute("INSERT INTO first VALUES (randomblob(5000))")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_database_that_was_not_finished_is_no_folder_without_rights(tmp_path):
+    """A process was killed in its first moments: a reader may not take back what it began, the next start does."""
+    path = tmp_path / "telemetry.db"
+    subprocess.run([sys.executable, "-c", UNFINISHED, str(path)], check=False)
+    assert path.with_name("telemetry.db-journal").stat().st_size > 0
+
+    with pytest.raises(StoreError, match="killed while it made it, and left its -journal") as caught:
+        connect_read_only(path)
+    assert "the next start" in caught.value.hint
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM first").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_empty_file_made_by_hand_becomes_private(tmp_path, umask):
+    """Its -wal and -shm get its mode, and there is nothing in it yet that others were meant to read."""
+    path = tmp_path / "telemetry.db"
+    held = os.umask(umask)
+    try:
+        path.touch()
+    finally:
+        os.umask(held)
+    with closing(open_database(path, NO_RESERVE)) as connection:
+        add_run(connection, "first")
+        assert {item.stat().st_mode & 0o777 for item in tmp_path.iterdir()} == {0o600}
+
+
+def test_mode_of_a_database_in_use_stays(path):
+    """A group may be meant to read it: the doctor says so, and nothing changes it."""
+    path.chmod(0o640)
+    with closing(open_database(path, NO_RESERVE)):
+        assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_link_to_a_missing_database_makes_a_private_one(tmp_path):

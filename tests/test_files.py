@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.reachable import reachable
 from support.strange import STRANGE, plant
 
 from hearthnet import files
@@ -345,9 +346,7 @@ def test_file_of_another_owner_is_named(tmp_path, as_nobody):
     """As after a run with `sudo`: the hint has the owner and the command that takes the file back."""
     path = tmp_path / "telemetry.lock"
     path.touch(mode=0o600)
-    for folder in tmp_path.parents:
-        if folder.owner() == "root" and len(folder.parts) > 2:
-            folder.chmod(0o755)
+    reachable(tmp_path.parent)
     tmp_path.chmod(0o777)
 
     with as_nobody(), pytest.raises(PermissionError) as caught:
@@ -367,8 +366,7 @@ def owned(path: Path, uid: int, mode: int) -> Path:
 @pytest.fixture
 def home(tmp_path):
     """A folder of another user than root, which that user can reach."""
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
+    reachable(tmp_path)
     (tmp_path / "home").mkdir()
     return owned(tmp_path / "home", NOBODY, 0o700)
 
@@ -420,6 +418,20 @@ def test_what_is_no_file_of_a_node_is_not_taken(home, as_nobody):
         assert foreign(home / "telemetry.db").command == f"sudo chown -h --from=0 {NOBODY} {home}/telemetry.db"
         # What a closed folder holds cannot be seen; this is the one that was asked for, or is in its way.
         assert foreign(home / "closed" / "x").command == f"sudo chown -h --from=0 {NOBODY} {home}/closed"
+
+
+@pytest.mark.parametrize("above", ["root", "another user"])
+def test_closed_folder_elsewhere_is_not_taken(tmp_path, as_nobody, above):
+    """It may be that user's home, as where HOME was kept by `su`: no command gives it away, nor its owner's disk."""
+    reachable(tmp_path)
+    home = tmp_path / "homes" / "ann"
+    home.mkdir(parents=True)
+    owned(home.parent, 0 if above == "root" else 12_345, 0o755)
+    owned(home, 0 if above == "root" else 12_345, 0o700)
+
+    with as_nobody():
+        assert foreign(home / ".config" / "hearthnet" / "config.toml") is None
+        assert foreign(home) is None
 
 
 def test_mounted_disk_is_not_taken(home, as_nobody, monkeypatch, tmp_path):

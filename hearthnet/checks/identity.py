@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sqlite3
@@ -27,6 +28,7 @@ from hearthnet.identity.community import MANIFEST_FILE, community_dir
 from hearthnet.identity.keys import KEY_BYTES, PRIVATE_FILE, PUBLIC_FILE, KeyPair, encode, short_id
 from hearthnet.identity.manifest import read_manifest
 from hearthnet.observability.doctor import CheckResult
+from hearthnet.sidecars import has_no_file_left
 
 if TYPE_CHECKING:
     from hearthnet.bus.bus import CapabilityBus
@@ -279,6 +281,8 @@ def _unusable(path: Path, error: HearthNetError | OSError | sqlite3.Error, facts
         detail = f"{path} has been locked by {who or 'another program'} for more than {_LOCKED_FOR_S:g} s"
         fix = f"ps -fp {holders[0].pid}" if holders else f"sudo lsof {_quoted(path)}"
         return found(False, detail, fix, holder=who or None, **facts)
+    if has_no_file_left():  # which is no fault of the file
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path)) from error
     reported = error if isinstance(error, HearthNetError) else store_error(path, error)
     if isinstance(reported, UnusableStoreError):
         return found(False, reported.message, _recover(path), **facts)

@@ -119,6 +119,8 @@ def _bind_for_a_moment(transport: TransportConfig) -> None:
 def _not_bindable(transport: TransportConfig, error: OSError) -> CheckResult:
     host, port = transport.host, transport.port
     facts: dict[str, Any] = {"port": port, "host": host, "holder": None}
+    if error.errno in (errno.EMFILE, errno.ENFILE):  # nothing is known of the port then
+        raise error
     if error.errno == errno.EACCES:
         detail = f"port {port} cannot be bound{_privileged(port)}; allow it, or set [transport] port above 1023"
         return found(False, detail, _allow_from(port), **facts)

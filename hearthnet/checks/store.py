@@ -20,7 +20,7 @@ from hearthnet.config import Config, ObservabilityConfig
 from hearthnet.database import Part, quoted
 from hearthnet.display import counted
 from hearthnet.errors import HearthNetError
-from hearthnet.files import foreign, why_no_file
+from hearthnet.files import foreign, move_aside_hint, why_no_file
 from hearthnet.observability.doctor import CheckResult
 from hearthnet.observability.store.budget import MB, Budget
 from hearthnet.observability.store.lock import LOCK_FILE
@@ -49,7 +49,7 @@ _FULL: Final = ("disk is full", "No space left")  # the errors of a store that c
 _RESTART: Final = "hearthnet run"
 _PLENTY_BYTES: Final = 100_000_000  # more than a commit ever needs
 _OTHERS: Final = "other-tables.db"
-# The shell, to change a database that a node may be writing: without a time to wait it gives up where that has the lock.
+# The shell, to change a database that a node may be writing: without a time to wait it gives up at its lock.
 _SHELL: Final = "sqlite3 -cmd '.timeout 60000'"
 
 
@@ -81,6 +81,8 @@ def telemetry_store(config: Config, bus: CapabilityBus | None) -> CheckResult:
             opened.suspect()
         if integrity.is_readable:
             detail = _fill_level(settings, path, evidence, problems)
+    elif os.access(path.parent, os.F_OK) and (reason := why_no_file(path)) is not None:
+        problems.append(Problem(True, f"{path} cannot be used: {reason}", move_aside_hint(path)))
     elif opened is not None and opened.error is None:
         text = f"{path} is gone while the node runs; it is created again with the next record"
         problems.append(Problem(True, text, f"ls -la {shlex.quote(str(path.parent))}"))
@@ -171,7 +173,7 @@ _REASONS: Final[dict[str, tuple[str, Callable[[Path], str]]]] = {
     "read_only": ("it is read-only", _mount),
     "locked": ("another program keeps it locked", _holders),
     "wal_pinned": ("a reader in a long transaction blocks reuse of its WAL", _holders),
-    "io": ("the disk reports errors", lambda path: "dmesg --level err,warn"),
+    "io": ("its files cannot be read or written", lambda path: "dmesg --level err,warn"),
     "corrupt": ("it is damaged", lambda path: _RESTART),
     "ceiling": ("the file may not grow, and tables that are not ours take its space", _show_files),
     "gone": ("the file was moved or removed", _show_files),

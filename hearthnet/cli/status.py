@@ -122,10 +122,10 @@ def _stored(where: Locations) -> tuple[list[dict[str, Any]], str | None, str | N
 
 def _has_live_box(where: Locations) -> bool:
     """Returns True if a node that does not respond still has its black box."""
-    from hearthnet.forensics.box import NODE, boxes_in, header_of, is_alive
+    from hearthnet.forensics.box import NODE
+    from hearthnet.observability.store.query.flights import living
 
-    headers = map(header_of, boxes_in(where.data_dir))
-    return any(one and one.role == NODE and is_alive(one) for one in headers)
+    return bool(living(where.data_dir, NODE))
 
 
 def _lines(status: dict[str, Any]) -> list[tuple[str, str]]:

@@ -88,7 +88,8 @@ def _rules_of(run: Run) -> tuple[Rule, ...]:
 
 
 def _running(case: Case, run: Run) -> Sign:
-    lines = [f"process {run.pid} is running: its pid, boot and start time agree with the black box"]
+    # Seen from another container it is the lock, and the pid is that of its own.
+    lines = [f"process {run.pid} is running: it holds the lock of its black box, or has its pid, boot and start time"]
     stall = _open_stall(case)
     if stall is not None:
         lines.append(f"its event loop has been stuck since {_iso(stall.ts_us)}{_stack_top(stall)}")
@@ -99,7 +100,7 @@ def _exception_then_clean(case: Case, run: Run) -> Sign | None:
     found = _uncaught(case, run)
     if found is None:
         return None
-    lines = (_exception_line(found), f"the store was closed cleanly at {_iso(run.ended_us)}")
+    lines = (_exception_line(found), f"it recorded its end at {_iso(run.ended_us)}")
     cause = _cause_of_exception(found)
     return Sign(cause, "certain", lines) if cause == "exception" else Sign(cause, "likely", lines, ("exception",))
 
@@ -107,7 +108,7 @@ def _exception_then_clean(case: Case, run: Run) -> Sign | None:
 def _clean_stop(case: Case, run: Run) -> Sign | None:
     if _uncaught(case, run) is not None:
         return None
-    lines = (*_exits(case, run), f"the store was closed cleanly at {_iso(run.ended_us)}")
+    lines = (*_exits(case, run), f"it recorded its end at {_iso(run.ended_us)}")
     return Sign("clean_stop", "certain", lines)
 
 
@@ -285,7 +286,8 @@ def _power_loss(case: Case, run: Run) -> Sign | None:
     if after is None or not run.boot_id or not after.boot_id or after.boot_id == run.boot_id:
         return None
     gone_us = after.started_us - (run.last_seen_us or run.started_us)
-    line = f"the machine was rebooted before the next run at {_iso(after.started_us)}"
+    # A volume goes to another machine with its program, in a cluster within seconds.
+    line = f"the next run, at {_iso(after.started_us)}, was in another boot: of this machine, or of another one"
     confidence = "likely" if 0 <= gone_us <= _REBOOT_US else "possible"
     return Sign("power_loss", confidence, (line,), ("killed",))
 

@@ -13,6 +13,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -313,6 +314,10 @@ def _raised(name: str, error: BaseException) -> CheckResult:
     stack = _places(reversed([*walk_tb(error.__traceback__)]))
     place = f", in {_telling(stack)}" if stack else ""
     evidence = {"error": kind, "message": message, "stack": stack}
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        # Neither the check is at fault nor its subject.
+        detail = f"it cannot be verified: the process that checks may open no more files: {message}"
+        return _failed(name, detail, evidence, "raise its limit of open files: ulimit -n, LimitNOFILE=")
     return _failed(name, f"the check itself failed: {kind}: {message}{place}", evidence)
 
 
@@ -328,9 +333,9 @@ def _hung(attempt: _Attempt) -> CheckResult:
     return replace(_failed(work.name, said + place, evidence), duration_ms=waited_s * 1_000)
 
 
-def _failed(name: str, detail: str, evidence: Mapping[str, Any] | None = None) -> CheckResult:
-    fix = f"hearthnet doctor --check {name} --verbose"  # shows the stack, for the check's author
-    return CheckResult(name, ok=False, detail=detail, fix=fix, evidence=evidence or {})
+def _failed(name: str, detail: str, evidence: Mapping[str, Any] | None = None, fix: str | None = None) -> CheckResult:
+    shows_stack = f"hearthnet doctor --check {name} --verbose"  # for the check's author
+    return CheckResult(name, ok=False, detail=detail, fix=fix or shows_stack, evidence=evidence or {})
 
 
 def _places(steps: Iterable[tuple[FrameType, int]]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from os import PathLike
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hearthnet.config_file import absolute
 from hearthnet.errors import ConfigError
@@ -17,9 +17,11 @@ from hearthnet.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hearthnet.config import ObservabilityConfig
+    from hearthnet.config import Config, ObservabilityConfig
 
-__all__ = ["LoggingConfig", "complete"]
+__all__ = ["LoggingConfig", "complete", "unread"]
+
+unread: Final[list[str]] = []  # why the user's file was not read, until telemetry logs it: there is no log before
 
 
 class LoggingConfig(Protocol):
@@ -49,12 +51,12 @@ def complete(given: ObservabilityConfig | str | PathLike[str] | None = None) -> 
             `model_copy` is not checked when it is made), and as `config.load` does.
         TypeError: raised for anything but this section.
     """
-    from hearthnet.config import ObservabilityConfig, load  # late: pydantic
+    from hearthnet.config import ObservabilityConfig  # late: pydantic
 
     if given is None:
         return _of_user()
     if isinstance(given, str | PathLike):
-        return _in_folder(load().observability, given)
+        return _in_folder(_users().observability, given)
     if not isinstance(given, ObservabilityConfig):
         raise TypeError(
             "telemetry takes a folder, or an ObservabilityConfig such as `config.observability`: "
@@ -64,9 +66,9 @@ def complete(given: ObservabilityConfig | str | PathLike[str] | None = None) -> 
 
 
 def _of_user() -> ObservabilityConfig:
-    from hearthnet.config import load, resolve_paths
+    from hearthnet.config import resolve_paths
 
-    config = load()
+    config = _users()
     try:
         return resolve_paths(config).observability
     except ConfigError as error:
@@ -74,12 +76,29 @@ def _of_user() -> ObservabilityConfig:
     return config.observability.model_copy(update={"data_dir": None, "log_dir": None})
 
 
+def _users() -> Config:
+    """Returns the user's settings; the defaults for a program whose HOME is another user's, as after `su`.
+
+    There is no file of this user then, and the program must not end for it. That is logged, for the file of that other
+    user may have rules of redaction.
+    """
+    from hearthnet.config import load, without_file
+
+    try:
+        return load()
+    except ConfigError as error:
+        if error.code != "unreachable":
+            raise
+        unread.append(error.message)
+        return without_file()
+
+
 def _raise_unless_homeless(error: ConfigError) -> None:
     """Raises an error again, unless it is that a user without a home folder has no standard folders.
 
     A container that runs as any uid has such a user. That is no mistake of the program, so it must not end it.
     """
-    if error.code != "path_resolution":
+    if error.code not in ("path_resolution", "unreachable"):
         raise error
 
 

@@ -16,7 +16,6 @@ it records for the first time, as a run of its own with its parent's settings.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import pickle
@@ -40,6 +39,7 @@ from hearthnet.observability import logging as node_logging
 from hearthnet.observability import metrics
 from hearthnet.observability.logs.console import Mode, check_mode
 from hearthnet.observability.process import uncaught
+from hearthnet.observability.process.beside_loop import beside_loop
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.ids import new_trace_id
 from hearthnet.observability.records.recorder import LazyRecorder, Recorder
@@ -47,7 +47,7 @@ from hearthnet.observability.records.stored import TraceRecord
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.redaction import rules as redaction
 from hearthnet.observability.runtime import runtime
-from hearthnet.observability.settings import complete
+from hearthnet.observability.settings import complete, unread
 from hearthnet.observability.store.budget import Budget, disk_bytes
 from hearthnet.observability.store.lock import StoreLock
 from hearthnet.observability.store.metrics_bridge import MetricsBridge
@@ -58,7 +58,7 @@ from hearthnet.observability.store.recent import warn_unreadable
 from hearthnet.observability.store.recovery.box_records import record_interrupted
 from hearthnet.observability.store.recovery.recover import Recovery
 from hearthnet.observability.store.rows import Run, now_us, role_of
-from hearthnet.observability.store.thread import NoThreadError, StoreThread
+from hearthnet.observability.store.thread import StoreThread
 from hearthnet.observability.tracing import Trace
 
 if TYPE_CHECKING:
@@ -160,8 +160,7 @@ class Telemetry:
         self._stop_refreshing: Callable[[], None] = lambda: None
         self._metrics = MetricsBridge()
         self._path: Path | None = None
-        self._is_open = False
-        self._is_safe_to_fork = False
+        self._is_open = self._is_safe_to_fork = False
         self._pid: int | None = None
         self._is_to_be_entered = is_to_be_entered  # last: what failed before is no one's omission
 
@@ -209,12 +208,12 @@ class Telemetry:
         self.close()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
+        await beside_loop(self.start)
         return self
 
     async def __aexit__(self, _: object = None, error: BaseException | None = None, __: object = None) -> None:
         uncaught.record(error)
-        await asyncio.to_thread(self.close)
+        await beside_loop(self.close)
 
     def start(self) -> None:
         """Configures logging and metrics and opens the store; if that fails, telemetry is kept in memory.
@@ -250,14 +249,15 @@ class Telemetry:
 
     def _configure(self) -> None:
         self._configure_instruments()
+        while unread:
+            node_logging.warn_visibly(log, "the default settings are used", unread.pop())
         self._is_open = True
         atexit.register(self.close)
         try:
             self._start_store()
-        except NoThreadError as error:
-            node_logging.warn_visibly(log, "telemetry is kept in the black box only", str(error))
         except (HearthNetError, sqlite3.Error) as error:
-            node_logging.warn_visibly(log, "telemetry is kept in memory only", str(error))
+            where = "memory" if self._recorder.box is None else "the black box"
+            node_logging.warn_visibly(log, f"telemetry is kept in {where} only", str(error))
 
     def _configure_instruments(self) -> None:
         redaction.configure(self._config.redact_keys, self._config.redact_patterns)  # before anything is recorded
@@ -332,8 +332,31 @@ class Telemetry:
         uncaught.record(uncaught.of_program())
         self._is_open = False
         atexit.unregister(self.close)
-        _hand_on(None)
         self._stop_refreshing()
+        try:
+            self._close_all()
+        except Exception as error:  # out of memory, say: never the fault of the program  # noqa: BLE001
+            node_logging.warn_visibly(log, "telemetry could not be closed", str(error) or type(error).__name__)
+        finally:
+            node_logging.shutdown()
+            runtime.telemetry = None
+
+    def _close_all(self) -> None:
+        ends_at = monotonic() + _CLOSE_TIMEOUT_S
+        try:
+            self._stop_recording()
+            self._stop_export()
+        finally:  # whatever failed: what was recorded is committed
+            if self._thread is not None:
+                self._thread.stop(max(_CLOSE_TIMEOUT_S - _EXPORT_TIMEOUT_S, ends_at - monotonic()))
+            if self._exporter is not None:
+                self._exporter.release()
+            is_in_box = self._close_box()
+            if not (is_in_box and self._thread is not None and self._thread.recover_own()):
+                self._keep_uncommitted(is_in_box=is_in_box)
+
+    def _stop_recording(self) -> None:
+        _hand_on(None)
         runtime.recent = None
         if self._reader is not None:
             # First, because SQLite leaves -wal and -shm behind while a reader is connected.
@@ -341,17 +364,6 @@ class Telemetry:
         node_logging.log_dropped(all_of_them=True)  # while the store can still record them
         runtime.install(None)  # before the drain, so that new records cannot prolong it
         record_interrupted(self._recorder)
-        ends_at = monotonic() + _CLOSE_TIMEOUT_S
-        self._stop_export()
-        if self._thread is not None:
-            self._thread.stop(max(_CLOSE_TIMEOUT_S - _EXPORT_TIMEOUT_S, ends_at - monotonic()))
-        if self._exporter is not None:
-            self._exporter.release()
-        is_in_box = self._close_box()
-        if not (is_in_box and self._thread is not None and self._thread.recover_own()):
-            self._keep_uncommitted(is_in_box=is_in_box)
-        node_logging.shutdown()
-        runtime.telemetry = None
 
     def _close_box(self) -> bool:
         """Deletes the box if its records are committed; else leaves it to the next process that opens the store.
@@ -362,7 +374,11 @@ class Telemetry:
         box, thread = self._recorder.box, self._thread
         if thread is None or thread.is_clean:
             if box is not None:
-                box.close(remove=True)
+                box.note_ended(now_us())  # first: where it cannot be removed it must not look like that of a killed run
+                try:
+                    box.close(remove=True)
+                except OSError as error:  # the disk is read-only now
+                    log.warning("a black box cannot be removed", extra={"error": error, "path": str(box.path)})
             return False
         try:
             if box is not None or self._recorder.has_pending() or thread.was_open:

@@ -81,6 +81,10 @@ SUBJECTS = {
             "process/test_uncaught.py",
         ),
     ),
+    "daily_file": Subject(
+        ("logs/daily_file.py",),
+        ("logs/test_daily_file.py", "test_logging.py", "test_telemetry.py"),
+    ),
     "traces": Subject(
         tuple(
             f"traces/{name}.py"
@@ -92,6 +96,7 @@ SUBJECTS = {
                 "encoding",
                 "decorator",
                 "generators",
+                "misuse",
                 "propagation",
                 "traceparent",
             )

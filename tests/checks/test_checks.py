@@ -7,10 +7,11 @@ import sys
 import threading
 
 import pytest
+from support.limits import no_file_left
 
 from hearthnet import checks
 from hearthnet.cli.main import main
-from hearthnet.observability import doctor
+from hearthnet.observability import doctor, telemetry
 
 
 def test_doctor_all_pass_on_default_config(node):
@@ -20,6 +21,23 @@ def test_doctor_all_pass_on_default_config(node):
         assert [result.name for result in results] == doctor.names()
         assert len(results) == len(checks.ALL)
         assert [(result.name, result.detail) for result in results if not result.ok] == []
+
+
+def test_process_without_a_file_left_blames_nothing_else(node):
+    """A port that is free, an event log that is whole and its folder's modes are no fault of `ulimit -n`."""
+    config, bus = node
+    with telemetry.open(config.observability):
+        pass
+    doctor.run_all(config, bus, deadline_s=60)  # what is imported late is there
+    with no_file_left():
+        results = [doctor.run_one(name, config, bus) for name in doctor.names()]
+
+    failed = {result.name: result for result in results if not result.ok}
+    assert {"telemetry_store", "transport_port", "last_run"} <= failed.keys()
+    for name, result in failed.items():
+        assert "open no more files" in result.detail or "Too many open files" in result.detail, (name, result.detail)
+        assert "chmod" not in result.fix, (name, result.fix)
+        assert "address" not in result.fix, (name, result.fix)
 
 
 @pytest.fixture

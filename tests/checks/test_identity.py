@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 
 import pytest
+from support.limits import no_file_left
 
 from hearthnet import database
 from hearthnet.checks import identity
@@ -294,3 +295,10 @@ def test_check_of_a_large_log_ends_in_time(node, monkeypatch):
 
     assert (result.status, result.evidence["integrity"]) == ("pass", "unfinished")
     assert "only partly checked" in result.detail
+
+
+def test_event_log_is_not_blamed_for_a_process_without_files_left(node, log_file):
+    """Its modes are right: there is no command for them."""
+    assert identity.check_event_log(log_file, "c").ok
+    with no_file_left(), pytest.raises(OSError, match="Too many open files"):
+        identity.check_event_log(log_file, "c")

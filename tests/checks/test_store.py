@@ -9,7 +9,7 @@ import sys
 from contextlib import closing, contextmanager
 
 import pytest
-from support.strange import plant
+from support.strange import STRANGE, plant
 from support.waiting import wait_until
 
 from hearthnet.observability import doctor, telemetry, trace
@@ -70,6 +70,18 @@ def test_store_that_was_never_filled_is_empty_not_foreign(config, path, statemen
     with telemetry.open(config.observability):
         pass
     assert store(config).ok
+
+
+@pytest.mark.parametrize("kind", [*STRANGE, "link to nothing"])
+def test_what_is_no_file_is_not_nothing(config, path, kind):
+    """Nothing can be recorded there, until it is moved aside, as the next start does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plant(path, kind)
+
+    result = doctor.run_one("telemetry_store", config, None)
+    assert not result.ok
+    assert f"{path} cannot be used: it is a " in result.detail
+    assert result.fix == f"move it aside: mv {path} {path}.aside"
 
 
 def test_folder_that_cannot_be_made_fails(config, path):

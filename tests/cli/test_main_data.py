@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hearthnet.cli.main import _run
 from hearthnet.config import ObservabilityConfig
+from hearthnet.forensics import box as layout
 from hearthnet.locations import store_in
 from hearthnet.observability import get_logger, telemetry, trace
+from hearthnet.observability.store.writer import Writer
 
 KILLED = """
 import os, signal, sys
@@ -27,6 +31,16 @@ with telemetry.open(ObservabilityConfig(**store_in(sys.argv[1])._asdict())):
     with trace.span("connect"):
         os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def refuse(path, **_):
+    """Fails as in a folder that has become read-only."""
+    raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+
+async def fails(*_, **__):
+    """Commits nothing."""
+    return False
 
 
 @pytest.fixture
@@ -116,6 +130,30 @@ def test_program_that_was_killed(tmp_path, capsys):
     seen = capsys.readouterr()
     assert [item["result"] for item in json.loads(seen.out)] == ["interrupted", "ok"]
     assert seen.err == ""
+
+
+@pytest.mark.parametrize(
+    ("is_committed", "said"), [(False, "1 process could not commit and has records in its black box"), (True, "")]
+)
+def test_process_that_ended_in_order_is_not_called_killed(tmp_path, capsys, monkeypatch, is_committed, said):
+    """It may have left its box all the same: it could not commit, or could not remove the file."""
+    with telemetry.open(ObservabilityConfig(**store_in(tmp_path / "runs")._asdict())) as opened:
+        with trace.new_trace("shop.order"):
+            pass
+        assert opened.flush()
+        if is_committed:
+            monkeypatch.setattr(Path, "unlink", refuse)
+        else:
+            monkeypatch.setattr(Writer, "flush", fails)
+            get_logger("shop").warning("paid")
+    monkeypatch.undo()
+    monkeypatch.setattr(layout, "is_alive", lambda _: False)  # this process has ended
+    capsys.readouterr()
+
+    assert _run(["trace", "recent", "--data", str(tmp_path / "runs")]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert (said in told, "uncleanly" in told) == (True, False)
+    assert bool(told) is not is_committed
 
 
 @pytest.mark.parametrize("command", [["trace", "recent"], ["log"], ["search", "x"], ["doctor"], ["telemetry", "info"]])

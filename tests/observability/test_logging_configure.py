@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -196,3 +197,57 @@ def test_program_with_a_handler_of_its_own_is_told_by_that(tmp_path):
 
     assert done.stderr == ""
     assert done.stdout.splitlines().count("telemetry is kept in memory only") == 1
+
+
+BEFORE = """
+import logging, sys
+from hearthnet.observability import get_logger
+from hearthnet.observability.redaction.rules import register_secrets
+secret = "hunter2" * 3
+register_secrets(["r3g1stered" * 2])
+log = get_logger("program.module")
+log.warning("password=" + secret, extra={"password": secret})
+log.error("sent %s with %s", "r3g1stered" * 2, "care")
+log.error("does not fit %d", "token=" + secret)
+try:
+    raise ValueError("password=" + secret)
+except ValueError:
+    log.exception("failed")
+log.info("not printed")
+logging.getLogger("plain").warning("as %s", "ever")
+"""
+
+
+def test_before_configuring_nothing_is_printed_unredacted():
+    """The standard library's last resort prints our records without secrets; others as ever."""
+    done = forkserver.run([sys.executable, "-c", BEFORE], check=True)
+
+    assert done.stderr.splitlines()[:3] == [
+        "password=[redacted]",
+        "sent [redacted] with care",
+        'does not fit %d [TypeError in its arguments] ["token=[redacted]"]',
+    ]
+    assert done.stderr.splitlines()[-2:] == ["ValueError: password=[redacted]", "as ever"]
+    assert "hunter2hunter2" not in done.stderr
+
+
+def test_new_package_clears_no_caches_of_other_loggers(tmp_path, monkeypatch):
+    """With thousands of loggers there, setting a level costs as much as making hundreds: a new one needs none of it."""
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path))
+    cleared = []
+    monkeypatch.setattr(logging.Manager, "_clear_cache", cleared.append)
+    made = get_logger("fresh_package_of_a_test.module")
+
+    assert cleared == []
+    assert made.isEnabledFor(logging.INFO)
+    assert not made.isEnabledFor(logging.DEBUG)
+
+
+def test_package_whose_loggers_are_in_use_gets_the_level(tmp_path):
+    """Loggers of a package that were used before `get_logger` was called for one of it follow the level."""
+    early = logging.getLogger("used_package_of_a_test.early")
+    assert not early.isEnabledFor(logging.INFO)
+    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path))
+    get_logger("used_package_of_a_test.module")
+
+    assert early.isEnabledFor(logging.INFO)

@@ -7,12 +7,10 @@ import logging.handlers
 import multiprocessing
 import pickle
 import queue
-import sys
 import time
 
 import orjson
 import pytest
-from support import forkserver
 from support.reading import log_lines
 
 from hearthnet.config import ObservabilityConfig
@@ -567,38 +565,6 @@ def test_secret_at_the_edge_of_a_cut_leaves_no_half(lines, log, edge, monkeypatc
     assert "s3cr3t" not in str(lines()) + str(runtime.recorder.pending_logs())
 
 
-BEFORE = """
-import logging, sys
-from hearthnet.observability import get_logger
-from hearthnet.observability.redaction.rules import register_secrets
-secret = "hunter2" * 3
-register_secrets(["r3g1stered" * 2])
-log = get_logger("program.module")
-log.warning("password=" + secret, extra={"password": secret})
-log.error("sent %s with %s", "r3g1stered" * 2, "care")
-log.error("does not fit %d", "token=" + secret)
-try:
-    raise ValueError("password=" + secret)
-except ValueError:
-    log.exception("failed")
-log.info("not printed")
-logging.getLogger("plain").warning("as %s", "ever")
-"""
-
-
-def test_before_configuring_nothing_is_printed_unredacted():
-    """The standard library's last resort prints our records without secrets; others as ever."""
-    done = forkserver.run([sys.executable, "-c", BEFORE], check=True)
-
-    assert done.stderr.splitlines()[:3] == [
-        "password=[redacted]",
-        "sent [redacted] with care",
-        'does not fit %d [TypeError in its arguments] ["token=[redacted]"]',
-    ]
-    assert done.stderr.splitlines()[-2:] == ["ValueError: password=[redacted]", "as ever"]
-    assert "hunter2hunter2" not in done.stderr
-
-
 @pytest.mark.parametrize(
     "line_end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r", "\n", "\r\n"]
 )
@@ -628,25 +594,3 @@ def test_call_below_the_level_is_not_missed(lines):
 
     assert node_logging.missed_records() == 0
     assert lines() == []
-
-
-def test_new_package_clears_no_caches_of_other_loggers(tmp_path, monkeypatch):
-    """With thousands of loggers there, setting a level costs as much as making hundreds: a new one needs none of it."""
-    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path))
-    cleared = []
-    monkeypatch.setattr(logging.Manager, "_clear_cache", cleared.append)
-    made = get_logger("fresh_package_of_a_test.module")
-
-    assert cleared == []
-    assert made.isEnabledFor(logging.INFO)
-    assert not made.isEnabledFor(logging.DEBUG)
-
-
-def test_package_whose_loggers_are_in_use_gets_the_level(tmp_path):
-    """Loggers of a package that were used before `get_logger` was called for one of it follow the level."""
-    early = logging.getLogger("used_package_of_a_test.early")
-    assert not early.isEnabledFor(logging.INFO)
-    node_logging.install_sinks(ObservabilityConfig(log_dir=tmp_path))
-    get_logger("used_package_of_a_test.module")
-
-    assert early.isEnabledFor(logging.INFO)

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.reachable import reachable
 
 from hearthnet import get_recent, trace
-from hearthnet.config import Config, ObservabilityConfig, save
+from hearthnet.config import Config, ObservabilityConfig, load, save
 from hearthnet.config_file import standard_paths
 from hearthnet.errors import ConfigError
 from hearthnet.observability import logging as node_logging
@@ -67,6 +68,77 @@ def test_user_without_a_home_folder_still_hears_of_a_wrong_setting(monkeypatch, 
     assert complete().data_dir is None
     (tmp_path / "hearthnet" / "config.toml").write_text("[observability]\nslow_ms = 'soon'\n")
     with pytest.raises(ConfigError, match="slow_ms"):
+        complete()
+
+
+@pytest.fixture(params=["device", "file", "loop"])
+def no_home(request, monkeypatch, tmp_path):
+    """A home that is no folder, as system accounts have; the standard folders are below it."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    (tmp_path / "file").touch()
+    home = {"device": Path("/dev/null"), "file": tmp_path / "file", "loop": loop}[request.param]
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.mark.usefixtures("no_home")
+def test_home_that_is_no_folder_ends_no_program(tmp_path, capsys):
+    """There is no config.toml in it, and no store."""
+    assert complete(tmp_path / "runs").data_dir == tmp_path / "runs"
+    with telemetry.open() as opened, trace("work"):
+        assert "cannot be written" in opened.error
+
+    assert "telemetry is kept in memory only" in capsys.readouterr().err
+    assert [one.capability for one in get_recent(1)] == ["work"]
+
+
+@pytest.fixture
+def home_of_another(monkeypatch, tmp_path, as_nobody):
+    """A program that another user runs, with HOME as it was, as after `su`; that home has settings."""
+    reachable(tmp_path)
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    save(Config())
+    home.chmod(0o700)
+    with as_nobody():
+        yield home
+
+
+def test_home_of_another_user_ends_no_program(home_of_another, capsys):
+    """Its settings are not this user's: the defaults apply, also in a folder that is given, and the program is told."""
+    assert complete("/somewhere/runs").data_dir == Path("/somewhere/runs")
+    assert complete(ObservabilityConfig(data_dir=Path("/somewhere"))).log_dir is None
+    with telemetry.open() as opened, trace("work"):
+        assert "Permission denied" in opened.error
+
+    said = capsys.readouterr().err
+    assert f"{home_of_another}/.config/hearthnet/config.toml cannot be read: Permission denied" in said.replace(
+        "\n", " "
+    )
+    assert "telemetry is kept in memory only" in said
+    assert [one.capability for one in get_recent(1)] == ["work"]
+
+
+@pytest.mark.usefixtures("home_of_another")
+def test_node_and_command_do_not_guess():
+    """They are for this home: other settings may open another port."""
+    with pytest.raises(ConfigError, match="Permission denied"):
+        load()
+
+
+def test_own_file_that_may_not_be_read_ends_the_program(monkeypatch, tmp_path, as_nobody):
+    """As root leaves one: it may have rules of redaction, and whose settings they are is not in doubt."""
+    reachable(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
+    save(Config())
+    for folder in (tmp_path / "own", tmp_path / "own" / "hearthnet"):
+        folder.chmod(0o755)
+    with as_nobody(), pytest.raises(ConfigError, match="Permission denied"):
         complete()
 
 

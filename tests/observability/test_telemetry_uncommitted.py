@@ -228,7 +228,7 @@ def test_program_that_gets_no_thread_records_for_the_next_one(observability, mon
         with telemetry.open(observability) as opened:
             record(2, "without.thread")
             log.warning("without a thread")
-            assert opened.error == "can't start new thread"
+            assert opened.error == "no thread can be started: can't start new thread"
             assert not opened.flush(0.1)
             assert [found.capability for found in trace.get_recent()] == ["without.thread"] * 2
     with telemetry.open(observability):
@@ -238,7 +238,7 @@ def test_program_that_gets_no_thread_records_for_the_next_one(observability, mon
     assert rows(database, "SELECT capability FROM traces") == [("without.thread",)] * 2
     assert rows(database, "SELECT count(*) FROM logs WHERE msg = 'without a thread'") == [(1,)]
     told = [line for line in log_lines(observability.log_dir) if "black box only" in line["msg"]]
-    assert [line["reason"] for line in told] == ["can't start new thread"]
+    assert [line["reason"] for line in told] == [opened.error]
     assert not list(observability.data_dir.glob("*.box*"))
 
 

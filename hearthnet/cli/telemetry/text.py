@@ -98,14 +98,15 @@ def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, ring in found["rings"].items():
         yield name, f"{ring['rows']:,} of {ring['size']:,}: {ring['ordinary']:,} ordinary, {ring['notable']:,} notable"
         if ring["rows"]:
-            yield "", f"{in_local_time(ring['oldest'])} to {in_local_time(ring['newest'])}"
+            oldest, newest = (ring[end] or "a time beyond all years" for end in ("oldest", "newest"))
+            yield "", f"{in_local_time(oldest)} to {in_local_time(newest)}"
     yield from _disk_lines(found["disk"])
     drops = [f"{counted(item['count'], item['kind'])}, {item['reason']}" for item in found["drops"]]
     yield from _with_name("dropped", drops or ["nothing"])
     runs = found["runs"]
-    running = ", one is running" if runs["running"] else ""
+    is_running = {0: "", 1: ", one is running"}.get(runs["running"], f", {runs['running']:,} are running")
     others = f"; {runs['of_other_programs']:,} of other programs" if runs["of_other_programs"] else ""
-    yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{running}{others}"
+    yield "runs", f"{runs['count']:,}, {runs['unclean']:,} ended uncleanly{is_running}{others}"
     yield "wear", _wear(found["wear"])
     yield from _export_lines(found["export"], found.get("export_status"))
     yield from _with_name("not ours", [_addition(item) for item in found["not_ours"]])

@@ -126,17 +126,23 @@ def remark_on(where: Locations, program: str | None) -> None:
 
 
 def remark_on_boxes(where: Locations) -> None:
-    """Says where the last records of processes are that were killed, until the next start of their program."""
+    """Says where the last records of processes are that were killed or could not commit, until the next start."""
+    from hearthnet.forensics.box import ENDED_CLEAN, ENDED_UNCOMMITTED
     from hearthnet.observability.store.query.flights import boxes
 
-    dead = sum(not view.is_alive for view in boxes(where.data_dir))
-    if dead:
-        verb, whose = ("has", "its") if dead == 1 else ("have", "their")
-        text = (
-            f"{counted(dead, 'process', 'processes')} ended uncleanly and {verb} records in {whose} black box, until "
-            f"the next start recovers them; hearthnet autopsy{where.option} reads them now"
-        )
-        click.echo(hanging("", printable(text)), err=True)
+    ends = [view.end_code for view in boxes(where.data_dir) if not view.is_alive]
+    uncommitted = ends.count(ENDED_UNCOMMITTED)
+    for count, how in (
+        (len(ends) - uncommitted - ends.count(ENDED_CLEAN), "ended uncleanly"),
+        (uncommitted, "could not commit"),
+    ):
+        if count:
+            verb, whose = ("has", "its") if count == 1 else ("have", "their")
+            text = (
+                f"{counted(count, 'process', 'processes')} {how} and {verb} records in {whose} black box, until "
+                f"the next start recovers them; hearthnet autopsy{where.option} reads them now"
+            )
+            click.echo(hanging("", printable(text)), err=True)
 
 
 def print_traces(traces: list[Trace]) -> None:

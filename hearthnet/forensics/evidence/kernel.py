@@ -9,7 +9,8 @@ fault, such as a segmentation fault, it writes a line, too, unless the process h
 
 A process counts in its own group, whichever limit above was hit. A counter that has not risen rules such a kill out;
 one that has risen does not name the process, so it proves a kill only if the last sample shows the process alone in its
-group. The log does, by the pid of the first pid namespace: a process in another one has no such pid, and reads no log.
+group. Without a sample, as of a program that is no node, it may have risen at any time since the start. The log names
+it, by the pid of the first pid namespace: a process in another one has no such pid, and reads no log.
 
 `memory.failcnt` is not used: it rises whenever files fill the group up to its limit.
 Nothing here raises: a file that cannot be read or understood is no evidence.
@@ -208,9 +209,8 @@ class KernelSources:
         return first is not None and first <= seen_us
 
     def _by_group(self, box: Box) -> Kernel | None:
-        sampled = ((it.group_oom_kills, it.group_processes) for it in reversed(box.vitals))
-        at_start = box.header.oom_kills.in_group, None
-        before, processes = next((counts for counts in sampled if counts[0] is not None), at_start)
+        sampled = [(it.group_oom_kills, it.group_processes) for it in box.vitals if it.group_oom_kills is not None]
+        before, processes = sampled[-1] if sampled else (box.header.oom_kills.in_group, None)
         group = self._group(box.header.oom_kills.group)
         now = None if group is None else oom_kills_in(group)
         if before is None or now is None:
@@ -218,6 +218,9 @@ class KernelSources:
         counter = f"oom_kill of the control group {group}"
         if now <= before:
             return Kernel("none", (f"{counter} is {now}, as before the end: none of it was killed for memory",))
+        if not sampled:  # a worker may have been killed hours before
+            line = f"{counter} rose from {before} to {now} since the start: so many of it were killed, sooner or later"
+            return Kernel("possible", (line,))
         line = f"{counter} rose from {before} to {now} at the end: so many of it were killed for memory"
         if processes == 1:
             return Kernel("certain", (f"{line}, and this process was alone in it",))

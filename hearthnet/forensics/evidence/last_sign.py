@@ -22,6 +22,7 @@ _MAX_AFTER_NS: Final = 120 * 1_000_000_000
 class _Ended(NamedTuple):
     """A finished trace: its start by both clocks, and its end by the monotonic one."""
 
+    number: int
     trace_id: str
     started_us: int
     started_ns: int
@@ -60,15 +61,19 @@ def _clocks(box: Box, ended: list[_Ended]) -> tuple[int, int]:
     return max(clocks)
 
 
-def _logged_us(box: Box) -> list[int]:
-    return [_integer(values.get("ts_us")) for values in _values(box.logs[-_LAST:], "logs")]
+def _logged_us(box: Box, after: int = 0) -> list[int]:
+    """Returns when the last log records were made, by the wall clock; of those with a higher number than `after`."""
+    logged = _values(box.logs[-_LAST:], "logs")
+    return [_integer(values.get("ts_us")) for values in logged if _integer(values["number"]) > after]
 
 
 def _last_ns(box: Box, ended: list[_Ended]) -> int:
     moments = [box.heartbeat_ns, box.header.started_ns, *(trace.ended_ns for trace in ended)]
     last_ns = max(moments + [max(trace.started_ns, trace.span_started_ns or 0) for trace in box.in_flight])
     started_ns, started_us = _clocks(box, ended)
-    logged_ns = max(((moment - started_us) * 1_000 + started_ns for moment in _logged_us(box)), default=0)
+    # Those before the last trace are older than its end, whatever the clock says: it may have been set back since.
+    after = max((trace.number for trace in ended), default=0)
+    logged_ns = max(((moment - started_us) * 1_000 + started_ns for moment in _logged_us(box, after)), default=0)
     return max(last_ns, min(logged_ns, last_ns + _MAX_AFTER_NS))
 
 
@@ -78,7 +83,8 @@ def _ended(frames: list[Frame]) -> Iterator[_Ended]:
         is_number = isinstance(took_ms, int | float) and 0 <= took_ms <= _MAX_MS
         started_us, started_ns = _integer(values["started_us"]), _integer(values["started_mono_ns"])
         if isinstance(trace_id, str):
-            yield _Ended(trace_id, started_us, started_ns, started_ns + int(took_ms * 1e6) if is_number else started_ns)
+            ended_ns = started_ns + int(took_ms * 1e6) if is_number else started_ns
+            yield _Ended(_integer(values["number"]), trace_id, started_us, started_ns, ended_ns)
 
 
 def _values(frames: list[Frame], table: str) -> Iterator[dict[str, Any]]:

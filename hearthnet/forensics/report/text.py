@@ -27,6 +27,7 @@ _BARS: Final = " ▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = " .:-=+*#@"
 _MAX_RUNS: Final = 8
 _ID_CHARS: Final = 10  # of a run's id: its milliseconds
+_FIRST_US: Final = 1_577_836_800_000_000  # 2020: before it no clock was right that this program saw
 _MAX_RUNNING: Final = 3
 _MAX_ERRORS: Final = 10
 _MAX_ALIKE: Final = 3  # this many entries that differ only in time are shown one by one
@@ -119,7 +120,11 @@ class Report:
     @staticmethod
     def _run_time(run: Run) -> str:
         end = run.ended_us or run.last_seen_us
-        return "" if end is None else f", ran {moments.duration((end - run.started_us) / 1e6)}"
+        if end is None:
+            return ""
+        if end < run.started_us or run.started_us < _FIRST_US <= end:  # as on a machine without a battery
+            return ", for how long is not known: its clock was set meanwhile"
+        return f", ran {moments.duration((end - run.started_us) / 1e6)}"
 
     # --- what happened
 

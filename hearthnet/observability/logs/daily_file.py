@@ -10,7 +10,7 @@ Guarantees:
     - `write` takes a lock only to count a dropped line or to change files. The descriptor's number never changes: a new
       file replaces the old one by `dup2`.
     - Nothing raises or waits for a reader: a line that cannot be written is dropped and counted. So are the lines of a
-      file that was removed, from its last check on.
+      file that was removed, or whose descriptor the program has closed, from its last check on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,10 @@ _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOF
 # The file is checked after so many of our own bytes, for other processes write to it too, and with the first line of
 # each second: it may have been removed or renamed.
 _CHECK_BYTES: Final = 64 * 1024
+_DOUBTED_DAYS: Final = 366
+_EPOCH: Final = date(1970, 1, 1)
+_FIRST_DAY: Final = (date.min - _EPOCH).days
+_LAST_DAY: Final = (date.max - _EPOCH).days
 
 
 def log_paths(directory: Path, *, of_any_kind: bool = False) -> list[Path]:
@@ -92,6 +96,7 @@ class DailyFile:
         max_bytes: int = _MAX_BYTES,
     ) -> None:
         self._fd = -1
+        self._identity = (0, 0)  # device and inode of the file that was opened
         self.directory = directory
         self._clock = clock
         self.retention_days = retention_days
@@ -200,15 +205,19 @@ class DailyFile:
     def _check(self, second: int) -> None:
         """Opens the day's next file if this one is full, or a new one if another program has moved or removed it."""
         with self._lock:
+            self._forget_if_taken()
             self._count_removed()
             self._room, self._checked_s = _CHECK_BYTES, second
             try:
-                if self._day is None or (self._is_in_place(self._day) and self._size() < self._part_bytes()):
+                if self._day is None or self._may_stay(self._day):
                     return
                 self._open(self._day)
             except OSError:  # the write that follows fails too, or its line is counted at the next check
                 return
         self._remove_surplus()
+
+    def _may_stay(self, day: int) -> bool:
+        return self._fd >= 0 and self._is_in_place(day) and self._size() < self._part_bytes()
 
     def _is_in_place(self, day: int) -> bool:
         try:
@@ -245,12 +254,34 @@ class DailyFile:
         if fresh is None:
             raise FileExistsError(self._path(day, number))  # another process was faster, with a folder or the like
         self._number = number
+        status = os.fstat(fresh)
+        identity = (status.st_dev, status.st_ino)
+        self._forget_if_taken()
         if self._fd < 0:
-            self._fd = fresh
+            self._fd, self._identity = fresh, identity
             return
         self._count_removed()
         os.dup2(fresh, self._fd, inheritable=False)
+        self._identity = identity
         os.close(fresh)
+
+    def _forget_if_taken(self) -> None:
+        """Forgets a descriptor that the program has closed, as one that becomes a daemon may do with all that are open.
+
+        By now its number may be that of a file of the program's own, which is not ours to close, and which may have
+        the lines since the last check: they are counted.
+        """
+        if self._fd >= 0 and not self._is_ours():
+            self._fd = -1
+            self.dropped_lines += self._unchecked_lines
+            self._unchecked_lines = 0
+
+    def _is_ours(self) -> bool:
+        try:
+            status = os.fstat(self._fd)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     def _open_part(self, day: int, number: int) -> int | None:
         """Opens one file for appending, made if missing; returns None for one that is full, or is no file."""
@@ -260,9 +291,8 @@ class DailyFile:
         if is_full or not stat.S_ISREG(status.st_mode):
             os.close(fresh)
             return None
-        if stat.S_IMODE(status.st_mode) != 0o600:
-            with suppress(OSError):  # not ours, but ours to write
-                os.fchmod(fresh, 0o600)  # by a umask, or what rotates files, it has a mode of its own
+        with suppress(OSError):  # not ours, but ours to write
+            os.fchmod(fresh, 0o600)  # by a umask, or what rotates files, it has a mode of its own
         return fresh
 
     def _path(self, day: int, number: int) -> Path:
@@ -271,10 +301,16 @@ class DailyFile:
 
     def _remove_expired(self) -> None:
         # By the clock, not by the record's time: one record dated next year must not remove all files.
-        oldest = _date(int(self._clock() // _DAY_S)) - timedelta(days=self.retention_days)
-        for path in log_paths(self.directory):
-            key = log_key(path)
-            if key is not None and key[0] < oldest:
+        today = _date(int(self._clock() // _DAY_S))
+        dated = [(key[0], path) for path in log_paths(self.directory) if (key := log_key(path))]
+        before = max((day for day, _ in dated if day < today), default=today)
+        # So long after the last file the clock may be a wrong one, as of a machine whose battery is empty, and that
+        # file of an hour ago. If it is right, the next day is soon enough.
+        if (today - before).days > _DOUBTED_DAYS:
+            return
+        oldest = today - min(timedelta(days=self.retention_days), today - date.min)
+        for day, path in dated:
+            if day < oldest:
                 _remove(path)
 
     def _remove_surplus(self) -> None:
@@ -305,11 +341,14 @@ class DailyFile:
         """
         with self._lock:
             self._day = self.ready = None
+            self._forget_if_taken()
             if self._fd >= 0:
                 self._count_removed()
                 nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
                 os.dup2(nowhere, self._fd, inheritable=False)
                 os.close(nowhere)
+                status = os.fstat(self._fd)
+                self._identity = (status.st_dev, status.st_ino)
 
     def renew_in_child(self) -> None:
         """Makes a new lock; the lines so far are the parent's to count."""
@@ -318,7 +357,7 @@ class DailyFile:
 
     def __del__(self) -> None:
         # No reference is left, so no thread is writing.
-        if self._fd >= 0:
+        if self._fd >= 0 and self._is_ours():
             os.close(self._fd)
 
 
@@ -335,4 +374,5 @@ def _size_of(path: Path) -> int:
 
 
 def _date(day: int) -> date:
-    return datetime.fromtimestamp(day * _DAY_S, tz=UTC).date()
+    """Returns a day; the first or the last that has a name, if the clock is beyond."""
+    return _EPOCH + timedelta(days=min(max(day, _FIRST_DAY), _LAST_DAY))

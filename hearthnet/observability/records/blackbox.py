@@ -346,7 +346,7 @@ class BlackBox:
         One that was cut gets its length back at once, as zeros: the next write beyond its end would be the last.
         """
         try:
-            status = self.path.stat()
+            status = self._status()
             if (status.st_dev, status.st_ino) != self._identity:
                 return False
             if status.st_size < self._bytes:
@@ -355,6 +355,15 @@ class BlackBox:
         except OSError:
             return False
         return status.st_size >= self._bytes
+
+    def _status(self) -> os.stat_result:
+        try:
+            return self.path.stat()
+        except PermissionError:  # the program has given up its rights; what is open stays, as long as it has a name
+            status = os.fstat(self._fd)
+            if not status.st_nlink:
+                raise
+            return status
 
     def restore(self) -> None:
         """Makes the file again after it was removed, replaced or cut, with everything that the box holds.

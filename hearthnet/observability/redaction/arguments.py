@@ -94,9 +94,18 @@ def _found(items: Sequence[str], spans_of: Callable[[str], Sequence[Span]]) -> I
     """Yields each item that has a secret, and where in it; one that goes on in the next ends with it."""
     if len(items) < _MIN_ITEMS:
         return
+    found = _places(items, spans_of)
+    if not all(items):  # an empty one has a place of its own, or none: both are searched for
+        found = _places([item or _OTHER for item in items], spans_of) | found
+    yield from ((at, begin, end) for at, (begin, end) in sorted(found.items()) if items[at])
+
+
+def _places(items: Sequence[str], spans_of: Callable[[str], Sequence[Span]]) -> dict[int, tuple[int, int]]:
+    """Returns where the secret of each item is that has one."""
     starts = [0, *accumulate(len(item) + 1 for item in items)]
     # One word each: what has blanks in it is searched by itself as well.
     spans = spans_of(" ".join(_BLANK.sub("_", item) for item in items))
+    places = {}
     for at, length in enumerate(map(len, items)):
         inside = [
             (start - starts[at], end - starts[at]) for start, end in spans if starts[at] <= start < starts[at] + length
@@ -105,7 +114,8 @@ def _found(items: Sequence[str], spans_of: Callable[[str], Sequence[Span]]) -> I
             begin = min(start for start, _ in inside)
             before = items[at][:begin] or (items[at - 1] if at > 0 else "")
             is_all = _NAMED.fullmatch(before) is not None
-            yield at, begin, length if is_all else min(length, max(end for _, end in inside))
+            places[at] = begin, length if is_all else min(length, max(end for _, end in inside))
+    return places
 
 
 def _text_of(item: object) -> str:

@@ -27,7 +27,6 @@ from hearthnet.database import (
     TELEMETRY,
     connect_read_only,
     foreign_parts,
-    lengthen_shm,
     made_by,
     parts_of,
     quick_check,
@@ -37,6 +36,7 @@ from hearthnet.errors import StoreError
 from hearthnet.forensics.box import ENTRIES, PROGRAM_ENTRIES
 from hearthnet.observability import metrics
 from hearthnet.observability.records.box_file import Sizes
+from hearthnet.sidecars import lengthen_shm
 
 if TYPE_CHECKING:
     import aiosqlite

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hearthnet.constants import SALVAGE
-from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, lengthen_shm, reason_of
+from hearthnet.database import STEPS_BETWEEN_CHECKS, connect_read_only, reason_of
 from hearthnet.errors import StoreError
 from hearthnet.observability.process.program import program_name
 from hearthnet.observability.records.stored import LogRecord, TraceRecord
 from hearthnet.observability.records.tracked import tracked
 from hearthnet.observability.store.query.statement import QueryLimitError
 from hearthnet.observability.store.rows import LOGS, TRACES
+from hearthnet.sidecars import lengthen_shm
 
 __all__ = ["Reader", "TraceFilter", "being_written"]
 

@@ -47,7 +47,7 @@ from hearthnet.observability.store.recovery.recover import Recovery, has_leftove
 from hearthnet.observability.store.ring import Settled
 from hearthnet.observability.store.writer import CORRUPT, GONE, Writer
 
-__all__ = ["NoThreadError", "StoreThread"]
+__all__ = ["StoreThread"]
 
 log = get_logger(__name__)
 
@@ -56,10 +56,6 @@ _PROGRAM_RESERVE: Final = 1_000_000  # of the database, by a program that is no 
 _END_S: Final = 1.5  # for which a clean stop waits for other processes that write
 _HOUSE_S: Final = 50.0  # a little less than between two rounds of a process
 _FLUSH_POLL_S: Final = 0.002  # a commit takes a millisecond or two; only tests and shutdown wait for one
-
-
-class NoThreadError(StoreError):
-    """Raised when this process gets no thread: there are too many, or the interpreter ends (Python 3.12)."""
 
 
 class StoreThread:
@@ -105,6 +101,7 @@ class StoreThread:
         self._lost: tuple[int, int] | None = None  # what the database held that was lost or damaged since
         self._doubtful_to = 0
         self._is_without_box = False
+        self._told: str | None = None  # the last failure to work, or to open the store again; None: it was opened
         self._is_abandoned = False
         self._thread: threading.Thread | None = None
         self._is_refused = False  # this process got no thread, for this or for SQLite
@@ -126,17 +123,17 @@ class StoreThread:
         """Starts the thread and waits until the store is open and recovery is committed; None: does not wait.
 
         Raises:
-            NoThreadError: raised when there can be no thread: the records are in the box, for the next process.
-            HearthNetError: raised when the store cannot be opened now; the thread keeps trying.
+            HearthNetError: raised when the store cannot be opened now; the thread keeps trying. Where none can be
+                started there is a box all the same, for the next process that opens the store.
         """
         ready: Future[None] = Future()
         try:
             self._begin(ready)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:  # the limit of threads; with Python 3.12, the interpreter ends
             self._is_refused = True
-            self.error = str(error)
+            self.error = f"no thread can be started: {error or 'no memory'}"
             self.ensure_box()
-            raise NoThreadError(self.error) from error
+            raise StoreError(self.error) from error
         if timeout_s is None:
             return
         try:
@@ -284,7 +281,17 @@ class StoreThread:
             writer, self.writer = self.writer, None
             if writer is not None:
                 await writer.disconnect()
-            log.exception("unexpected error in the telemetry thread")
+            if self._is_news(self.error):
+                log.exception("unexpected error in the telemetry thread")
+
+    def _is_news(self, error: str) -> bool:
+        """Returns whether this failure is another than the last one logged: each try that fails would log it again.
+
+        Each is a record, so hours of them would take the place of the program's.
+        """
+        is_news = error != self._told
+        self._told = error
+        return is_news
 
     async def _open_first(self, ready: Future[None]) -> None:
         try:
@@ -318,13 +325,14 @@ class StoreThread:
                 cursors=self.cursors,
             )
             await writer.open(self._run, lambda: not self._is_abandoned)
-        except (sqlite3.Error, OSError, RuntimeError) as error:
+        except (sqlite3.Error, OSError, RuntimeError, MemoryError) as error:  # no memory; no more threads
             self._is_refused = isinstance(error, RuntimeError)
-            self.error = str(error)
-            raise StoreError(f"{self.path} could not be opened: {error}") from error
+            self.error = str(error) or type(error).__name__
+            raise StoreError(f"{self.path} could not be opened: {self.error}") from error
         except HearthNetError as error:
             self.error = error.message
             raise
+        self._told = None
         writer.keep_failing(*self._lasting)
         self.writer = writer
         self.error = None
@@ -533,7 +541,8 @@ class StoreThread:
         try:
             await self._open()
         except HearthNetError as error:
-            log.warning("telemetry.db cannot be reopened", extra={"error": error.message})
+            if self._is_news(error.message):
+                log.warning("telemetry.db cannot be reopened", extra={"error": error.message})
             self.pacer.open_failed()
             return
         if self._lasting[0] is None:
@@ -566,5 +575,6 @@ class StoreThread:
         if self.writer is not None:
             try:
                 self.is_clean = await self.writer.close(self._run[0], _END_S)
-            except sqlite3.Error as error:
-                log.warning("telemetry could not be closed cleanly", extra={"error": error})
+            except Exception as error:  # no memory, say: the box has all that is not committed  # noqa: BLE001
+                self.error = error_text(error)
+                log.warning("telemetry could not be closed cleanly", extra={"error": self.error})

@@ -21,6 +21,7 @@ and a flush of one batch makes half a dozen.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from bisect import bisect_right
 from collections import Counter
@@ -50,7 +51,7 @@ from hearthnet.database import (
 from hearthnet.errors import StoreError
 from hearthnet.observability import metrics
 from hearthnet.observability.logging import get_logger
-from hearthnet.observability.process.threads import close_with_thread
+from hearthnet.observability.process.threads import has_ended
 from hearthnet.observability.records.record import KeptTrace, LogFields
 from hearthnet.observability.records.recorder import Buffer, Recorder
 from hearthnet.observability.store import rows
@@ -76,6 +77,7 @@ from hearthnet.observability.store.ring import (
     without_oldest,
 )
 from hearthnet.observability.store.rows import LOGS, TRACES, Table
+from hearthnet.sidecars import because
 
 __all__ = ["BATCH_BYTES", "CORRUPT", "GONE", "Writer"]
 
@@ -146,6 +148,7 @@ class Writer:
         self._recorder = recorder
         self._ring_rows = ring_rows
         self._db: aiosqlite.Connection
+        self._worker: threading.Thread | None = None
         budget = budget or Budget(256)
         self.wal = Wal(path, budget, wal_due)
         self.quota = DiskQuota(path, budget)
@@ -210,7 +213,7 @@ class Writer:
     async def connect(self) -> None:
         """Connects, for the first time or after `disconnect`."""
         self._db = await aiosqlite.connect(
-            self._path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE", factory=Connection
+            self._path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE", factory=self._make
         )
         try:
             for pragma in WRITER_PRAGMAS:
@@ -223,10 +226,17 @@ class Writer:
             await self._db.close()
             raise
 
+    def _make(self, *arguments: Any, **options: Any) -> Connection:
+        """Makes the connection, in the thread that executes its statements."""
+        self._worker = threading.current_thread()
+        return Connection(*arguments, **options)
+
     async def disconnect(self) -> None:
         """Disconnects. Where damage was found nothing is written: the last connection's checkpoint would spread it."""
         with connected_beside(self._path) if self.failing == CORRUPT else nullcontext():
-            await close_with_thread(self._db)
+            await self._db.close()
+        if self._worker is not None:
+            has_ended(self._worker, 1.0)  # it has nothing left to do
         being_written.pop(self._path.absolute(), None)
 
     async def flush(self, *, is_last: bool = False) -> bool:
@@ -279,7 +289,7 @@ class Writer:
         reason = reason_of(error)
         if reason == "disk_full" and not self.quota.is_disk_short and self.quota.has_foreign_tables():
             return "ceiling", CROWDED
-        return reason, words_of(error)
+        return reason, words_of(error) + because(self._path, error)
 
     def _take(self) -> tuple[list[KeptTrace], list[LogFields], int]:
         limit = self.quota.batch_rows(BATCH_ROWS)
@@ -288,11 +298,8 @@ class Writer:
         return traces, logs, trace_bytes + log_bytes
 
     def _record_drops(self) -> None:
-        buffers: tuple[tuple[str, Buffer], ...] = (
-            ("trace", self._recorder.traces),
-            ("log", self._recorder.logs),
-        )
-        for kind, buffer in buffers:
+        buffers = {"trace": self._recorder.traces, "log": self._recorder.logs}
+        for kind, buffer in buffers.items():
             dropped = buffer.take_dropped()
             if dropped:
                 _dropped.inc(dropped)

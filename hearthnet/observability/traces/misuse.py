@@ -25,8 +25,6 @@ runtime.at_fork(_told.clear)
 
 def known_code(code: object) -> str:
     """Returns the code if a trace may have it as its result; else `internal_error`, and logs the first of its kind."""
-    if type(code) is str and code in RESULTS:
-        return code
     # By the functions of `str` and `type`: those of a class of the program may raise.
     key = str.__getitem__(code, slice(_MAX_CHARS)) if is_a(code, str) else f"of type {_class_name(type(code))}"
     if key in RESULTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import itertools
 import os
 import socket
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import orjson
 import pytest
@@ -53,6 +55,31 @@ def test_day_goes_on_in_parts_and_the_oldest_go_first(tmp_path):
     assert len(kept) > 3_000
     assert file.dropped_lines == 0
     assert [path.name for path in log_paths(tmp_path)][-1].startswith("2026-11-24.")
+
+
+def test_file_of_the_next_day_is_no_older_than_this_one(tmp_path):
+    """Another process may have begun it a moment ago; one of the day after that is a wrong clock's, and goes first."""
+    for name in ("2026-11-22", "2026-11-25", "2026-11-26"):
+        tmp_path.joinpath(f"{name}.log").write_bytes(line(0, 600_000))
+    file = DailyFile(tmp_path, clock=lambda: NOON_S, max_bytes=1_900_000)
+    file.write(line(1), NOON_S)
+    assert [path.stem for path in log_paths(tmp_path)] == ["2026-11-22", "2026-11-24", "2026-11-25"]
+
+    file.limit(1_300_000)
+    assert [path.stem for path in log_paths(tmp_path)] == ["2026-11-24", "2026-11-25"]
+
+
+def test_descriptor_is_closed_with_the_last_reference(tmp_path):
+    """A program that opens telemetry again and again runs out of none."""
+    file = DailyFile(tmp_path)
+    file.write(line(1), time.time())
+    descriptor = file._fd
+    os.fstat(descriptor)
+    del file
+    gc.collect()
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 def test_a_restart_goes_on_in_the_newest_part(tmp_path):
@@ -528,3 +555,85 @@ def test_line_after_a_torn_one_begins_a_line_also_when_the_disk_was_full_in_betw
     (path,) = tmp_path.glob("*.log")
     assert path.read_bytes() == b'{"n":0}\n{"n"\n{"n":3}\n{"n":4}\n'
     assert file.dropped_lines == 2
+
+
+YEAR_S = 366 * DAY_S
+
+
+@pytest.mark.parametrize("wrong_s", [NOON_S + 12 * YEAR_S, 4_102_444_800.0])
+def test_start_with_a_wrong_clock_removes_no_file(tmp_path, wrong_s):
+    """As of a machine whose battery is empty: its log of an hour ago is not twelve years old."""
+    for now_s in (NOON_S - DAY_S, NOON_S, wrong_s, NOON_S):
+        file = DailyFile(tmp_path, clock=lambda now_s=now_s: now_s)
+        file.write(line(int(now_s)), now_s)
+        file.close()
+
+    assert sorted(numbers(tmp_path)) == sorted(map(int, (NOON_S - DAY_S, NOON_S, NOON_S, wrong_s)))
+
+
+def test_clock_that_stays_is_believed(tmp_path):
+    """A year after the last log the files go all the same, with the next day's first line."""
+    for days in (0, 400, 401):
+        file = DailyFile(tmp_path, clock=lambda days=days: NOON_S + days * DAY_S)
+        file.write(line(days), NOON_S + days * DAY_S)
+        file.close()
+
+    assert numbers(tmp_path) == [400, 401]
+
+
+def test_month_without_a_log_is_no_wrong_clock(tmp_path):
+    """A program that runs once a month keeps no file for longer than it should."""
+    for days in (0, 30, 60):
+        file = DailyFile(tmp_path, clock=lambda days=days: NOON_S + days * DAY_S)
+        file.write(line(days), NOON_S + days * DAY_S)
+        file.close()
+
+    assert numbers(tmp_path) == [60]
+
+
+@pytest.mark.parametrize("now_s", [1e12, 9e18, -1e12, 253_402_300_799.0, -62_135_596_800.0])
+def test_clock_beyond_all_years_costs_no_line(tmp_path, now_s):
+    """A day that has no name is in the file of the last one that has, or of the first."""
+    file = DailyFile(tmp_path, clock=lambda: now_s)
+    file.write(line(1), now_s)
+    file.write(line(2), now_s + 1)
+
+    assert numbers(tmp_path) == [1, 2]
+    assert file.dropped_lines == 0
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_descriptor_that_the_program_has_closed_is_left_to_it(tmp_path, is_taken):
+    """As one does that becomes a daemon: a file of its own that has the number stays what it is, and stays open."""
+    own = tmp_path / "own"
+    file = DailyFile(tmp_path / "logs", clock=lambda: NOON_S)
+    file.write(line(1), NOON_S)
+    number = file._fd
+    os.close(number)
+    if is_taken:
+        taken = os.open(own, os.O_RDWR | os.O_CREAT)
+        assert taken == number
+    for second in range(1, 4):
+        file.write(line(1 + second), NOON_S + second)
+    file.close()
+    file.write(line(5), NOON_S + 4)
+    file.close()
+    del file
+
+    assert numbers(tmp_path / "logs") == [1, 2, 3, 4, 5]
+    if is_taken:
+        os.write(taken, b"mine")
+        os.close(taken)
+        assert own.read_bytes() == b"mine"
+
+
+def test_lines_that_a_closed_descriptor_may_have_lost_are_counted(tmp_path):
+    """Within the second of the last check they may be in a file of the program's."""
+    file = DailyFile(tmp_path / "logs", clock=lambda: NOON_S)
+    file.write(line(1), NOON_S)
+    os.close(file._fd)
+    file.write(line(2), NOON_S)
+    file.write(line(3), NOON_S + 1)
+
+    assert numbers(tmp_path / "logs") == [1, 3]
+    assert 1 <= file.dropped_lines <= 2

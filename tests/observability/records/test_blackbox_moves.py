@@ -218,3 +218,19 @@ def test_box_that_is_closed_keeps_no_file_open(tmp_path, monkeypatch, file_syste
     del box
 
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_box_of_a_program_that_gave_up_its_rights_stays(tmp_path, as_nobody, is_removed):
+    """What is open and mapped needs none: only a file that has no name any more is gone, which costs its records."""
+    folder = tmp_path / "closed"
+    folder.mkdir(0o700)
+    box = BlackBox(folder / "telemetry.1.box2", new_header(layout.LIBRARY, RUN, "1", None, Sizes(1, 1)))
+    if is_removed:
+        box.path.unlink()
+    with as_nobody():
+        assert box.is_in_place() is not is_removed
+        box.append_log(a_log(1, RUN))
+    box.close(remove=False)
+
+    assert is_removed or len(layout.read_box(box.path).logs) == 1

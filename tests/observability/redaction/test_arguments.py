@@ -259,3 +259,20 @@ def test_first_argument_has_none_before_it():
 def test_empty_argument_is_no_value():
     """The next one is taken for it: rather too much is redacted than too little."""
     assert scrub(f"['tool', '--token', '', '{SECRET}Zq7']") == f"['tool', '--token', '', '{REDACTED}']"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["htpasswd", "-b", "", "bob", SECRET], ["htpasswd", "-b", "users", "", SECRET], ["net", "user", "", SECRET],
+        ["rabbitmqctl", "add_user", "", SECRET], ["mc", "alias", "set", "", "", "bob", SECRET],
+        ["sqlplus", "", f"scott/{SECRET}@db"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("show", [repr, json.dumps, None], ids=["Python", "JSON", "a list"])
+def test_empty_argument_has_its_place(command, show):
+    """Of a command that takes a secret by its place, an empty argument before it hides it nowhere."""
+    shown = bounded(command) if show is None else scrub(show(command))
+    assert SECRET not in str(shown)
+    assert str(shown).count(REDACTED) == 1
+    assert command[0] in str(shown)

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from hearthnet.observability import trace
+from hearthnet.observability.records.results import RESULTS
 from hearthnet.observability.traces import misuse
 
 
@@ -34,7 +35,8 @@ def test_unknown_code_is_logged_once(told):
 
     assert [record.code for record in told] == ["broken", "spoilt"]
     first = told[0]
-    assert (first.levelname, first.result, "timeout" in first.known) == ("WARNING", "internal_error", True)
+    assert (first.levelname, first.result, first.known) == ("WARNING", "internal_error", sorted(RESULTS))
+    assert (first.pathname, first.funcName) == (__file__, "test_unknown_code_is_logged_once")
     assert "begun.fail(code)" in first.stack_info
 
 

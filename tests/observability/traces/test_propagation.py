@@ -13,8 +13,7 @@ from functools import partial
 
 import pytest
 
-from hearthnet.bus.bus import CapabilityBus
-from hearthnet.bus.capability import CapabilityDescriptor, RouteRequest
+from hearthnet.bus.capability import CapabilityDescriptor
 from hearthnet.node import initialise, open_node
 from hearthnet.observability import get_logger, telemetry, trace
 from hearthnet.observability.traces.propagation import ContextExecutor, carry
@@ -259,53 +258,6 @@ async def test_generator_whose_consumer_is_cancelled():
 
     assert family() == [("produce", None), ("step", "produce"), ("tidy up", "produce")]
     assert open_spans() == []
-
-
-@pytest.fixture
-def bus():
-    """A bus with one capability that answers in frames."""
-
-    async def frames(request):
-        for number in range(request.body["input"]["frames"]):
-            async with trace.span("frame"):
-                await asyncio.sleep(0)
-            yield {"number": number}
-
-    made = CapabilityBus("node")
-    made.register(CapabilityDescriptor("experimental.frames", (1, 0), max_concurrent=2), frames)
-    return made
-
-
-def request_of(frames):
-    """A request for so many frames."""
-    return RouteRequest("experimental.frames", (1, 0), {"params": {}, "input": {"frames": frames}}, "node", stream=True)
-
-
-async def test_stream_consumed_in_another_task(bus):
-    """A call's frames belong to the call, whichever task asks for them; the call ends with its last frame."""
-    stream = await bus.handle_call(request_of(2))
-    assert trace.current_trace() is None
-
-    async def consume():
-        with trace.new_trace("a.consumer"):
-            return [frame["number"] async for frame in stream if work() is not None]
-
-    assert await asyncio.create_task(consume()) == [0, 1]
-    consumer, call = trace.get_recent(2)
-    assert {item.name for item in consumer.spans} == {"work"}
-    assert [item.name for item in call.spans].count("frame") == 2
-    assert (call.result, [item.status for item in call.spans if item.status != "ok"]) == ("ok", [])
-
-
-async def test_stream_closed_early_by_another_task(bus):
-    """Closing a stream elsewhere ends the call as cancelled, and gives its place back."""
-    stream = await bus.handle_call(request_of(5))
-    await anext(stream)
-
-    await asyncio.create_task(stream.aclose())
-
-    assert (trace.get_recent(1)[0].result, bus.stats()[0]["running"]) == ("cancelled", 0)
-    assert trace.current_trace() is None
 
 
 async def test_to_thread():

@@ -31,7 +31,7 @@ _KEPT: Final = 64  # boxes of dead runs, as far as they are shown: a few kilobyt
 class BoxView:
     """What a box says of its run: whether it lives, its calls in flight, its health, oldest first, and its last sign.
 
-    The last sign of life is in UTC microseconds; None while the run lives.
+    The last sign of life is in UTC microseconds; None while the run lives. `end_code` is that of the box.
     """
 
     header: layout.Header
@@ -39,6 +39,7 @@ class BoxView:
     in_flight: list[InFlight]
     vitals: list[Vitals]
     last_seen_us: int | None = None
+    end_code: int = 0
 
 
 def boxes(directory: Path) -> list[BoxView]:
@@ -74,16 +75,22 @@ def _dead(path: Path, _: tuple[int, int, int, int]) -> BoxView | None:
         OSError: raised when it cannot be read.
     """
     box = layout.read_box(path)
-    return None if box is None else BoxView(box.header, False, in_flight_in(box), box.vitals, last_seen_us(box))
+    return (
+        None
+        if box is None
+        else BoxView(box.header, False, in_flight_in(box), box.vitals, last_seen_us(box), box.end_code)
+    )
 
 
-def living(directory: Path) -> set[str]:
-    """Returns the ids of the runs whose processes live; boxes of dead ones are not read."""
+def living(directory: Path, role: int | None = None) -> set[str]:
+    """Returns the ids of the runs, of one role or of any, whose processes live; boxes of dead ones are not read."""
     found = set()
     for path in layout.boxes_in(directory):
         with suppress(OSError):  # recovered since it was listed, or another user's
             header = layout.header_of(path)
-            if header is not None and (layout.is_alive(header) or layout.is_locked(path)):
+            if header is None or (role is not None and header.role != role):
+                continue
+            if layout.is_alive(header) or layout.is_locked(path):
                 found.add(header.run_id)
     return found
 

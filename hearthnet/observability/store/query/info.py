@@ -51,9 +51,11 @@ def info(store: Path, settings: ObservabilityConfig) -> dict[str, Any]:
     """
     boxes = _boxes(store.parent)
     live = {box["run_id"] for box in boxes if box["alive"]}
+    dead = {box["run_id"] for box in boxes} - live
     try:
         with closing(connect_read_only(store)) as connection:
             connection.execute("BEGIN")  # one snapshot for all queries
+            live |= _boxless(connection, dead)
             found = {
                 "path": str(store),
                 "schema": connection.execute("PRAGMA user_version").fetchone()[0],
@@ -98,6 +100,16 @@ def _drops(connection: sqlite3.Connection) -> list[dict[str, Any]]:
         {"reason": reason, "kind": kind, "count": dropped, "last": iso(last_us)}
         for reason, kind, dropped, last_us in connection.execute(sql)
     ]
+
+
+def _boxless(connection: sqlite3.Connection, dead: set[str]) -> set[str]:
+    """Returns the runs without an end whose process may live, as far as its pid tells, though it has no box.
+
+    The budget, or a full disk, had no space for one.
+    """
+    sql = "SELECT run_id, pid FROM runs WHERE ended_us IS NULL AND boot_id = ?"
+    unended = connection.execute(sql, (layout.this_boot(),))
+    return {run_id for run_id, pid in unended if run_id not in dead and layout.process_start(pid) is not None}
 
 
 def _runs(connection: sqlite3.Connection, live: set[str], in_order: set[str]) -> dict[str, int]:
@@ -170,7 +182,7 @@ def _boxes(directory: Path) -> list[dict[str, Any]]:
                 "bytes": bytes_of(path),
                 "pid": None if header is None else header.pid,
                 "run_id": None if header is None else header.run_id,
-                "alive": header is not None and layout.is_alive(header),
+                "alive": header is not None and (layout.is_locked(path) or layout.is_alive(header)),
                 "trouble": trouble,
             }
         )

@@ -28,6 +28,14 @@ def test_living_and_what_they_do(directory):
     assert [call.capability for call in view.in_flight] == ["a.b"]
 
 
+def test_living_of_one_role(directory):
+    """As status asks for: of the node, which may be in another container, where its pid says nothing."""
+    (view,) = flights.boxes(directory)
+
+    assert flights.living(directory, layout.LIBRARY) == {view.header.run_id}
+    assert flights.living(directory, layout.NODE) == set()
+
+
 def test_box_that_is_recovered_while_it_is_read_is_passed_over(directory, monkeypatch):
     """Another process removes it between two looks."""
     monkeypatch.setattr(layout, "is_alive", lambda _: False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from support.strange import STRANGE, plant
 
 from hearthnet.cli.telemetry.text import info_lines, remarks
 from hearthnet.errors import StoreError, UnusableStoreError
+from hearthnet.forensics import box as layout
 from hearthnet.forensics.tables import NEWEST_VERSION
 from hearthnet.locations import disk_use, locate
 from hearthnet.moments import iso
@@ -136,6 +138,35 @@ sys.stdin.read()
     change(store, "CREATE TRIGGER audit BEFORE INSERT ON traces BEGIN SELECT RAISE(ABORT, 'no'); END")
     behind = dict(info_lines(info(store, observability)))["black boxes"]
     assert behind == f"{told}it keeps the records that the trigger audit refuses"
+
+
+def test_runs_without_a_box_may_be_running(store, observability):
+    """As the seventeenth program beside others: it has not ended uncleanly. One whose process is gone has."""
+    boot = layout.this_boot()
+    for run_id, pid, where in (("a", 1, boot), ("b", os.getpid(), boot), ("c", 2**22 + 1, boot), ("d", 1, "another")):
+        values = f"('{run_id}', '1', {pid}, '{where}', 0)"
+        change(store, f"INSERT INTO runs (run_id, version, pid, boot_id, started_us) VALUES {values}")
+    found = info(store, observability)
+
+    assert found["runs"] == {"count": 5, "running": 2, "unclean": 2, "of_other_programs": 0}
+    assert dict(info_lines(found))["runs"] == "5, 2 ended uncleanly, 2 are running"
+
+
+def test_time_that_has_no_date_is_shown_as_one(store, observability):
+    """A damaged row, or one of a machine whose clock was out of its mind."""
+    change(store, "UPDATE logs SET ts_us = -70000000000000000; UPDATE traces SET started_us = 900000000000000000")
+
+    lines = [text for name, text in info_lines(info(store, observability)) if not name]
+    assert any("a time beyond all years" in line for line in lines)
+
+
+def test_process_in_another_container_is_alive(observability, monkeypatch):
+    """Its pid says nothing here, where another process may have it or none: the lock of its box counts."""
+    with telemetry.open(observability):
+        monkeypatch.setattr(layout, "is_alive", lambda _: False)
+        found = info(observability.data_dir / DATABASE, observability)
+    assert found["runs"] == {"count": 1, "running": 1, "unclean": 0, "of_other_programs": 0}
+    assert [box["alive"] for box in found["boxes"]] == [True]
 
 
 def test_what_cannot_be_read_is_an_error(tmp_path, observability):
