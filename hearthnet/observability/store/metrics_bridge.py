@@ -63,7 +63,7 @@ class MetricsBridge:
 
     def _raise_to(self, name: str, total: int, inc: Callable[[float], None]) -> None:
         """Raises a counter to a total that is counted elsewhere; the total may start again at 0."""
-        with runtime.lock:  # two scrapes at once must not both add what is new
+        with runtime.lock:  # two scrapes at once must not both add the difference
             added = max(0, total - self._counted.get(name, 0))
             self._counted[name] = total
         inc(added)

@@ -105,7 +105,7 @@ class StoreThread:
         self._is_abandoned = False
         self._thread: threading.Thread | None = None
         self._is_refused = False  # this process got no thread, for this or for SQLite
-        self._turn = threading.Lock()  # of what follows
+        self._turn = threading.Lock()  # of the two that follow
         self._pause_wanted = False
         self._is_standing = False  # the thread has ended for a fork, and `resume` starts another
         self._resumed = threading.Event()
@@ -217,7 +217,7 @@ class StoreThread:
         try:
             if is_standing:
                 self._begin(None)
-        except RuntimeError as error:  # no more threads: the box has what is recorded
+        except RuntimeError as error:  # no more threads: the box has the records
             self._is_refused = True
             self.error = str(error)
             log.warning("telemetry is kept in the black box only", extra={"reason": self.error})

@@ -322,7 +322,9 @@ def test_level_follows_the_address(tab):
     tab.page.get_by_label("Least level").select_option("warning")
     tab.settle()
     assert "level%3A%3E%3Dwarning" in tab.page.url
-    assert set(tab.page.locator("main .row .c-level").all_inner_texts()[1:]) == {"error"}
+    shown = set(tab.page.locator("main .row .c-level").all_inner_texts()[1:])
+    assert "error" in shown
+    assert shown <= {"warning", "error"}  # on a busy machine the node itself may have warned
     tab.page.go_back()
     tab.until("document.querySelector('[aria-label=\"Least level\"]').value === ''")
     tab.go("#logs?q=level%3A%3E%3Derror")
