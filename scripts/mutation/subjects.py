@@ -83,7 +83,7 @@ SUBJECTS = {
     ),
     "daily_file": Subject(
         ("logs/daily_file.py",),
-        ("logs/test_daily_file.py", "test_logging.py", "test_telemetry.py"),
+        ("logs/test_daily_file.py", "logs/test_daily_file_clocks.py", "test_logging.py", "test_telemetry.py"),
     ),
     "traces": Subject(
         tuple(

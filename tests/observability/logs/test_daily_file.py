@@ -17,29 +17,12 @@ import time
 import orjson
 import pytest
 from support import forkserver
+from support.daily_files import DAY_S, NOON_S, line, numbers, total
 from support.threads import at_once
 from support.waiting import wait_until
 
 from hearthnet.observability.logs import daily_file as logfile
 from hearthnet.observability.logs.daily_file import DailyFile, log_paths
-
-DAY_S = 86_400
-NOON_S = 1_795_521_600.0  # 2026-11-24, UTC
-
-
-def line(number: int, size: int = 1_000) -> bytes:
-    """One JSON line of about so many bytes."""
-    return b'{"n":%d,"x":"%b"}\n' % (number, b"y" * size)
-
-
-def numbers(directory) -> list[int]:
-    """What the lines of all files say, in the order of the files."""
-    return [orjson.loads(raw)["n"] for path in log_paths(directory) for raw in path.read_bytes().splitlines()]
-
-
-def total(directory) -> int:
-    """The bytes of all files."""
-    return sum(path.stat().st_size for path in log_paths(directory))
 
 
 def test_day_goes_on_in_parts_and_the_oldest_go_first(tmp_path):
@@ -55,18 +38,6 @@ def test_day_goes_on_in_parts_and_the_oldest_go_first(tmp_path):
     assert len(kept) > 3_000
     assert file.dropped_lines == 0
     assert [path.name for path in log_paths(tmp_path)][-1].startswith("2026-11-24.")
-
-
-def test_file_of_the_next_day_is_no_older_than_this_one(tmp_path):
-    """Another process may have begun it a moment ago; one of the day after that is a wrong clock's, and goes first."""
-    for name in ("2026-11-22", "2026-11-25", "2026-11-26"):
-        tmp_path.joinpath(f"{name}.log").write_bytes(line(0, 600_000))
-    file = DailyFile(tmp_path, clock=lambda: NOON_S, max_bytes=1_900_000)
-    file.write(line(1), NOON_S)
-    assert [path.stem for path in log_paths(tmp_path)] == ["2026-11-22", "2026-11-24", "2026-11-25"]
-
-    file.limit(1_300_000)
-    assert [path.stem for path in log_paths(tmp_path)] == ["2026-11-24", "2026-11-25"]
 
 
 def test_descriptor_is_closed_with_the_last_reference(tmp_path):
@@ -176,19 +147,6 @@ def test_threads_write_through_midnight_without_losing_a_record(tmp_path):
     assert sorted((item["t"], item["n"]) for item in before + after) == [(t, n) for t in range(8) for n in range(2_000)]
     for thread in range(8):  # in the order in which each thread wrote
         assert [item["n"] for item in before + after if item["t"] == thread] == list(range(2_000))
-
-
-def test_files_of_a_wrong_clock_are_the_first_to_go(tmp_path):
-    """Files dated years ahead, which would never be the oldest, make room for the one that is being written."""
-    for part in range(8):
-        (tmp_path / (f"2036-01-01.{part}.log" if part else "2036-01-01.log")).write_bytes(b"x" * 500_000)
-    file = DailyFile(tmp_path, clock=lambda: NOON_S, max_bytes=4_000_000)
-    for number in range(2_000):
-        file.write(line(number), NOON_S)
-    ours = [path for path in log_paths(tmp_path) if path.name.startswith("2026")]
-
-    assert sum(path.read_bytes().count(b"\n") for path in ours) == 2_000
-    assert total(tmp_path) <= 4_000_000
 
 
 def test_file_that_somebody_removed_is_made_again(tmp_path):
@@ -378,32 +336,6 @@ def test_line_after_closing_that_finds_no_folder_is_counted(tmp_path):
     assert file.dropped_lines == 1
 
 
-@pytest.mark.parametrize(
-    ("now_s", "name"),
-    [(-1.0, "1969-12-31.log"), (-DAY_S, "1969-12-31.log"), (-DAY_S - 1, "1969-12-30.log"), (0.0, "1970-01-01.log")],
-)
-def test_clock_before_1970_loses_nothing(tmp_path, now_s, name):
-    """A machine without a battery for its clock starts anywhere."""
-    file = DailyFile(tmp_path, clock=lambda: now_s)
-    file.write(line(1), now_s)
-    file.write(line(2), now_s)
-
-    assert (tmp_path / name).read_bytes() == line(1) + line(2)
-    assert file.dropped_lines == 0
-
-
-@pytest.mark.parametrize(("before_s", "after_s"), [(NOON_S, NOON_S + 3_650 * DAY_S), (60.0, NOON_S)])
-def test_clock_that_steps_removes_nothing(tmp_path, before_s, after_s):
-    """A clock that jumps by years, or is set after a boot in 1970, is no reason to remove what was logged."""
-    now = [before_s]
-    file = DailyFile(tmp_path, clock=lambda: now[0])
-    file.write(line(1), now[0])
-    now[0] = after_s
-    file.write(line(2), now[0])
-
-    assert sorted(numbers(tmp_path)) == [1, 2]
-
-
 def test_forked_child_is_not_held_by_its_parents_lock(tmp_path):
     """A lock that a thread of the parent holds at the fork does not hold the child."""
     file = DailyFile(tmp_path, clock=lambda: NOON_S)
@@ -555,51 +487,6 @@ def test_line_after_a_torn_one_begins_a_line_also_when_the_disk_was_full_in_betw
     (path,) = tmp_path.glob("*.log")
     assert path.read_bytes() == b'{"n":0}\n{"n"\n{"n":3}\n{"n":4}\n'
     assert file.dropped_lines == 2
-
-
-YEAR_S = 366 * DAY_S
-
-
-@pytest.mark.parametrize("wrong_s", [NOON_S + 12 * YEAR_S, 4_102_444_800.0])
-def test_start_with_a_wrong_clock_removes_no_file(tmp_path, wrong_s):
-    """As of a machine whose battery is empty: its log of an hour ago is not twelve years old."""
-    for now_s in (NOON_S - DAY_S, NOON_S, wrong_s, NOON_S):
-        file = DailyFile(tmp_path, clock=lambda now_s=now_s: now_s)
-        file.write(line(int(now_s)), now_s)
-        file.close()
-
-    assert sorted(numbers(tmp_path)) == sorted(map(int, (NOON_S - DAY_S, NOON_S, NOON_S, wrong_s)))
-
-
-def test_clock_that_stays_is_believed(tmp_path):
-    """A year after the last log the files go all the same, with the next day's first line."""
-    for days in (0, 400, 401):
-        file = DailyFile(tmp_path, clock=lambda days=days: NOON_S + days * DAY_S)
-        file.write(line(days), NOON_S + days * DAY_S)
-        file.close()
-
-    assert numbers(tmp_path) == [400, 401]
-
-
-def test_month_without_a_log_is_no_wrong_clock(tmp_path):
-    """A program that runs once a month keeps no file for longer than it should."""
-    for days in (0, 30, 60):
-        file = DailyFile(tmp_path, clock=lambda days=days: NOON_S + days * DAY_S)
-        file.write(line(days), NOON_S + days * DAY_S)
-        file.close()
-
-    assert numbers(tmp_path) == [60]
-
-
-@pytest.mark.parametrize("now_s", [1e12, 9e18, -1e12, 253_402_300_799.0, -62_135_596_800.0])
-def test_clock_beyond_all_years_costs_no_line(tmp_path, now_s):
-    """A day that has no name is in the file of the last one that has, or of the first."""
-    file = DailyFile(tmp_path, clock=lambda: now_s)
-    file.write(line(1), now_s)
-    file.write(line(2), now_s + 1)
-
-    assert numbers(tmp_path) == [1, 2]
-    assert file.dropped_lines == 0
 
 
 @pytest.mark.parametrize("is_taken", [False, True])
