@@ -324,6 +324,18 @@ def test_lines_of_a_removed_file_are_counted_at_the_end_too(tmp_path):
     assert file.dropped_lines == 2  # the first was checked, and removed by whom it belongs to
 
 
+def test_lines_of_a_removed_file_are_counted_at_midnight_too(tmp_path):
+    """The next day's file takes its descriptor: what was written to it since its last check is gone."""
+    file = DailyFile(tmp_path, clock=lambda: NOON_S)
+    for number in (1, 2):
+        file.write(line(number), NOON_S)
+    next(iter(log_paths(tmp_path))).unlink()
+    file.write(line(3), NOON_S + DAY_S)
+
+    assert file.dropped_lines == 2
+    assert numbers(tmp_path) == [3]
+
+
 def test_line_after_closing_that_finds_no_folder_is_counted(tmp_path):
     """A file that cannot be opened again drops its lines, and says so."""
     file = DailyFile(tmp_path / "logs", clock=lambda: NOON_S)
