@@ -471,10 +471,11 @@ def test_trace_that_has_not_ended_when_telemetry_closes_is_interrupted(observabi
 
 def close_while_locked(observability) -> list[tuple[int, bool]]:
     """Records twenty traces and closes while another process holds the database; returns the log lines about it."""
-    with telemetry.open(observability):
+    with telemetry.open(observability) as opened:
         other = sqlite3.connect(observability.data_dir / DATABASE, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         record(20)
+    opened._thread._thread.join(60)  # on a busy machine it may still be trying
     other.execute("ROLLBACK")
     other.close()
     assert len(trace.get_recent()) == 20
